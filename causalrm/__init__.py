@@ -1,0 +1,71 @@
+"""Causal and statistical analysis of the numbers that come out of language models.
+
+Public names are imported when they are first used, so that ``import causalrm`` is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# A public name stands in two lists, which a test compares: here for type checkers ...
+if TYPE_CHECKING:
+    from causalrm import datasets as datasets
+    from causalrm import survival as survival
+    from causalrm.core.errors import BackendError as BackendError
+    from causalrm.core.errors import CausalRMError as CausalRMError
+    from causalrm.core.errors import CausalRMWarning as CausalRMWarning
+    from causalrm.core.errors import ConvergenceError as ConvergenceError
+    from causalrm.core.errors import ConvergenceWarning as ConvergenceWarning
+    from causalrm.core.errors import DataError as DataError
+    from causalrm.core.errors import IdentificationError as IdentificationError
+    from causalrm.core.errors import IdentificationWarning as IdentificationWarning
+    from causalrm.core.errors import MissingDependencyError as MissingDependencyError
+    from causalrm.core.estimator import Estimator as Estimator
+    from causalrm.core.result import Estimate as Estimate
+    from causalrm.core.result import Result as Result
+    from causalrm.core.table import Table as Table
+    from causalrm.core.table import table as table
+    from causalrm.survival import SurvivalRegression as SurvivalRegression
+    from causalrm.survival import SurvivalResult as SurvivalResult
+
+# ... and here, name to module, for Python. A package is its own name's module.
+_PUBLIC = {
+    "datasets": "causalrm.datasets",
+    "survival": "causalrm.survival",
+    "BackendError": "causalrm.core.errors",
+    "CausalRMError": "causalrm.core.errors",
+    "CausalRMWarning": "causalrm.core.errors",
+    "ConvergenceError": "causalrm.core.errors",
+    "ConvergenceWarning": "causalrm.core.errors",
+    "DataError": "causalrm.core.errors",
+    "IdentificationError": "causalrm.core.errors",
+    "IdentificationWarning": "causalrm.core.errors",
+    "MissingDependencyError": "causalrm.core.errors",
+    "Estimator": "causalrm.core.estimator",
+    "Estimate": "causalrm.core.result",
+    "Result": "causalrm.core.result",
+    "Table": "causalrm.core.table",
+    "table": "causalrm.core.table",
+    "SurvivalRegression": "causalrm.survival",
+    "SurvivalResult": "causalrm.survival",
+}
+
+if not TYPE_CHECKING:  # hidden from mypy, or every misspelt name passes --strict
+    __all__ = ["__version__", *_PUBLIC]
+
+    def __getattr__(name):
+        """Import a public name when it is first used."""
+        from importlib import import_module
+
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'causalrm' has no attribute {name!r}")
+        module = import_module(_PUBLIC[name])
+        value = module if module.__name__ == f"causalrm.{name}" else getattr(module, name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        """List what is public."""
+        return sorted(__all__)

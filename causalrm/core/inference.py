@@ -1,0 +1,126 @@
+"""Covariances, tests and the delta method, from arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import linalg, special
+
+from causalrm.core.errors import IdentificationError
+
+
+def invert_information(information: np.ndarray, names: list[str]) -> np.ndarray:
+    """Inverse of a positive definite information matrix.
+
+    Parameters
+    ----------
+    information : ndarray of shape (k, k)
+    names : list of str
+        Names of the parameters, for the message.
+
+    Raises
+    ------
+    IdentificationError
+        When a combination of parameters has no information; names those involved.
+    """
+    diagonal = np.diag(information)
+    if (diagonal <= 0).any() or not np.isfinite(information).all():
+        bad = [n for n, v in zip(names, diagonal, strict=True) if not v > 0]
+        raise IdentificationError(
+            f"Expected information on every parameter, but there is none on {bad or names}. "
+            "Remove the terms concerned, or fix the parameter."
+        )
+    d = 1.0 / np.sqrt(diagonal)
+    scaled = information * d[:, None] * d[None, :]
+    values, vectors = linalg.eigh(scaled)
+    if values[0] < 1e-13 * len(values):
+        weight = np.abs(vectors[:, 0])
+        bad = [n for n, v in zip(names, weight, strict=True) if v > 0.05 * weight.max()]
+        raise IdentificationError(
+            f"Expected a regular information matrix, but the data cannot separate {bad} "
+            f"(least scaled eigenvalue {values[0]:.1e}). Remove one of these terms, or fix a "
+            "parameter."
+        )
+    half = vectors * d[:, None] / np.sqrt(values)
+    return np.asarray(half @ half.T)
+
+
+def condition_number(information: np.ndarray) -> tuple[float, np.ndarray]:
+    """Condition number of an information matrix scaled to unit diagonal.
+
+    Returns
+    -------
+    float
+    ndarray of shape (k,)
+        Weights of the parameters in the worst determined direction.
+    """
+    diagonal = np.abs(np.diag(information))
+    d = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    values, vectors = linalg.eigh(information * d[:, None] * d[None, :])
+    number = float(values[-1] / values[0]) if values[0] > 0 else np.inf
+    return number, np.abs(vectors[:, 0])
+
+
+def sandwich(bread: np.ndarray, meat: np.ndarray, factor: float = 1.0) -> np.ndarray:
+    """Robust covariance ``factor * bread @ meat @ bread``."""
+    out = factor * bread @ meat @ bread
+    return np.asarray(0.5 * (out + out.T))
+
+
+def quantile(level: float, df: float | None = None) -> float:
+    """Two-sided critical value: normal, or Student with `df` degrees of freedom."""
+    p = 0.5 + 0.5 * level
+    return float(special.ndtri(p) if df is None else special.stdtrit(df, p))
+
+
+def two_sided_p(statistic: np.ndarray, df: float | None = None) -> np.ndarray:
+    """Two-sided p-value of a standardised statistic, normal or Student with `df`."""
+    low = -np.abs(statistic)
+    return np.asarray(2 * (special.ndtr(low) if df is None else special.stdtr(df, low)))
+
+
+def wald(
+    values: np.ndarray, covariance: np.ndarray, df_denominator: float | None = None
+) -> tuple[float, int, float]:
+    """Joint Wald test that `values` are zero: statistic, degrees of freedom, p-value.
+
+    With `df_denominator` the statistic divided by its degrees of freedom is referred to F.
+    """
+    r = len(values)
+    statistic = float(values @ linalg.solve(covariance, values, assume_a="sym"))
+    if df_denominator is None:
+        return statistic, r, float(special.chdtrc(r, statistic))
+    return statistic, r, float(special.fdtrc(r, df_denominator, statistic / r))
+
+
+def delta_std_error(jacobian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Standard errors of functions with Jacobian of shape (..., k)."""
+    variance = np.einsum("...i,ij,...j->...", jacobian, covariance, jacobian)
+    return np.asarray(np.sqrt(np.clip(variance, 0.0, None)))
+
+
+def gradient_of(
+    function: Callable[[np.ndarray], np.ndarray], theta: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """Central differences of a vector function, steps in units of `scale`; shape (..., k).
+
+    Parameters
+    ----------
+    function : callable
+        ``theta -> array``.
+    theta : ndarray of shape (k,)
+    scale : ndarray of shape (k,)
+        Natural size of each coordinate, such as its standard error.
+    """
+    columns = []
+    for j in range(len(theta)):
+        h = np.zeros(len(theta))
+        h[j] = 1e-4 * scale[j]
+        columns.append((function(theta + h) - function(theta - h)) / (2 * h[j]))
+    return np.stack(columns, axis=-1)
+
+
+def by_cluster(codes: np.ndarray, scores: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Sum scores of shape (k, n) by cluster; shape (n_clusters, k)."""
+    return np.stack([np.bincount(codes, weights=s, minlength=n_clusters) for s in scores], axis=1)
