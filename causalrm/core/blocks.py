@@ -151,10 +151,11 @@ class DaskRows(BatchRows):
 
     def total(self, function: Function, *args: Any) -> Sums:
         """Sum of ``function(block, *args)``; one task per partition, added in their order."""
-        import dask
+        from dask.base import compute
+        from dask.delayed import delayed
 
-        task = dask.delayed(_sum_partition, pure=False)
-        sums = dask.compute(*[task(p, self._read, function, args) for p in self._partitions])
+        task = delayed(_sum_partition, pure=False)
+        sums = compute(*[task(p, self._read, function, args) for p in self._partitions])  # type: ignore[no-untyped-call]
         out: Sums | None = None
         for part in sums:
             if part is not None:

@@ -373,9 +373,9 @@ class Formulas:
         formula = self._parsed[text]
         for term in formula:
             for factor in term.factors:
-                columns, transformed = self._factors.get(factor.expr, ([], False))
+                names, transformed = self._factors.get(factor.expr, ([], False))
                 if transformed:
-                    transforms[factor.expr] = self._learn(factor.expr, columns, rows, known)
+                    transforms[factor.expr] = self._learn(factor.expr, names, rows, known)
         columns = [known[name] for name in self._used[text]]
         spec = _probe(formula, columns, transforms)
         codings: dict[str, tuple[str, np.ndarray]] = {}

@@ -315,7 +315,7 @@ class Reader:
                 f"{int((out < 0).sum())} of {len(out)} rows have others: {unseen[:8]} (first rows: "
                 f"{_first(out < 0, index, offset)}). Drop these rows, or fit again with them."
             )
-        return out
+        return np.asarray(out)
 
 
 def _plain(value: Any) -> Any:

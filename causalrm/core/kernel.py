@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 @overload
-def kernel(function: F) -> F: ...
+def kernel[F: Callable[..., Any]](function: F) -> F: ...
 @overload
-def kernel(*, inline: bool = False, reassociate: bool = False) -> Callable[[F], F]: ...
-def kernel(
+def kernel[F: Callable[..., Any]](
+    *, inline: bool = False, reassociate: bool = False
+) -> Callable[[F], F]: ...
+def kernel[F: Callable[..., Any]](
     function: F | None = None, *, inline: bool = False, reassociate: bool = False
 ) -> F | Callable[[F], F]:
     """Compile a function for plain loops over arrays: serial, cached, without the GIL.

@@ -22,6 +22,11 @@ _RANK_TOL = 1e-9
 _TILE = 512
 
 
+def pairs(m: int) -> list[tuple[int, int]]:
+    """Index pairs (i, j), i <= j, in the order of the weights of `Predictors.hessian`."""
+    return [(i, j) for i in range(m) for j in range(i, m)]
+
+
 class Predictors:
     """Linear predictors that may share designs.
 
@@ -193,7 +198,7 @@ class Predictors:
         m = len(self.slices)
         out = np.empty((len(weights), self.n_params, self.n_params))
         same: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-        for slot, (i, j) in enumerate((i, j) for i in range(m) for j in range(i, m)):
+        for slot, (i, j) in enumerate(pairs(m)):
             same.setdefault((self.which[i], self.which[j]), []).append((slot, i, j))
         for (u, v), members in same.items():
             w = weights[:, [slot for slot, _, _ in members]]

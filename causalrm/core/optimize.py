@@ -181,4 +181,4 @@ def _lasso_step(
                 largest = max(largest, abs(change) * scale[j])
         if largest < 1e-12:
             break
-    return new - theta
+    return np.asarray(new - theta)

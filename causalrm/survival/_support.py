@@ -13,10 +13,10 @@ from causalrm.core.blocks import Block, Rows
 from causalrm.core.design import encode_new
 from causalrm.core.errors import DataError
 from causalrm.core.result import Assumption
-from causalrm.survival import _kernels as K
 from causalrm.survival.curves import StepCurve, kaplan_meier, nelson_aalen
-from causalrm.survival.model import Model, Roles
+from causalrm.survival.model import Model
 from causalrm.survival.predict import Points
+from causalrm.survival.roles import Roles
 
 if TYPE_CHECKING:
     from causalrm.survival.result import SurvivalResult
@@ -25,7 +25,7 @@ _CURVE_ROWS = 20_000  # rows from which curves for plots are drawn
 _FITTED_ROWS = 1_000  # rows over which fitted survival is averaged for plots
 _GRID = 60
 _GROUPS = 6
-_STEPS = 1_000
+_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _follow_up(block: Block, model: Model, theta: np.ndarray, cure: float) -> di
     """How much of the plateau of a cure model was seen.
 
     The share of the events that the model expects in those not cured by the end of follow-up, the
-    rows censored after the last event, and alpha of Maller and Zhou (1994), doi
-    10.1093/biomet/81.1.183 (small values support a plateau).
+    rows censored after the last event, and alpha of Maller and Zhou (1992), doi
+    10.1093/biomet/79.4.731 (small values support a plateau).
     """
     time, event, _, upper = model.times(block)
     last = float(time.max())

@@ -42,7 +42,7 @@ class StepCurve:
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Pointwise interval of a survivor curve on the log(-log) scale."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             log_s = np.log(self.value)
             half = quantile(level) * np.sqrt(self.variance) / np.abs(log_s)
             low, high = np.exp(log_s * np.exp(half)), np.exp(log_s * np.exp(-half))

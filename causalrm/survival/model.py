@@ -13,8 +13,9 @@ from causalrm.core.blocks import Block
 from causalrm.core.design import Design
 from causalrm.core.errors import DataError
 from causalrm.core.inference import by_cluster
-from causalrm.core.linear import Predictors
+from causalrm.core.linear import Predictors, pairs
 from causalrm.survival import _kernels as K
+from causalrm.survival.roles import Roles
 
 PARAMETERS = ("phi", "lam", "gamma", "kappa")
 
@@ -59,25 +60,6 @@ def resolve_kappa(kappa: Any) -> Family:
     raise DataError(
         f"Expected kappa to be a number above -1 or one of {sorted(FAMILIES)}, but saw {kappa!r}."
     )
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which column plays which part."""
-
-    time: str | None = None
-    event: str | None = None
-    entry: str | None = None
-    lower: str | None = None
-    upper: str | None = None
-    weights: str | None = None
-    cluster: str | None = None
-
-    @property
-    def numbers(self) -> list[str]:
-        """The numeric columns among the roles."""
-        given = (self.time, self.event, self.entry, self.lower, self.upper, self.weights)
-        return [c for c in given if c is not None]
 
 
 class Model:
@@ -206,14 +188,13 @@ class Model:
         if not math.isfinite(value):
             return -math.inf, np.zeros(k), np.zeros((k, k)), np.zeros((k, k))
         m = len(self.active)
-        pairs = [(i, j) for i in range(m) for j in range(i, m)]
         g = rows[[1 + i for i in self.active]]
-        weights = np.empty((2, len(pairs), rows.shape[1]))
-        for slot, (i, j) in enumerate(pairs):
+        weights = np.empty((2, m * (m + 1) // 2, rows.shape[1]))
+        for slot, (i, j) in enumerate(pairs(m)):
             weights[0, slot] = rows[K.SLOT[self.active[i], self.active[j]]]
             np.multiply(g[i], g[j], out=weights[1, slot])
         hessian, meat = self.predictors.hessian(xs, weights)
-        return value, self.predictors.score(xs, g), hessian, meat
+        return value, self.predictors.score(xs, list(g)), hessian, meat
 
     def values(self, block: Block, theta: np.ndarray) -> tuple[float]:
         """Log-likelihood of a block."""

@@ -163,8 +163,8 @@ def check_times(times: Any, what: str, low: float = 0.0, open_end: bool = False)
     bad = (t <= low) if open_end else (t < low)
     if bad.any():
         raise DataError(
-            f"Expected {what} {'above' if open_end else 'of at least'} {low:g}, but {int(bad.sum())} "
-            f"of {t.size} are not (first: {t[bad][0]:g}). Remove them."
+            f"Expected {what} {'above' if open_end else 'of at least'} {low:g}, but "
+            f"{int(bad.sum())} of {t.size} are not (first: {t[bad][0]:g}). Remove them."
         )
     return t
 
@@ -206,10 +206,8 @@ def predict(
                     ends = back(x - z * sd, float(t)), back(x + z * sd, float(t))
                     if what in _DECREASING:
                         ends = ends[::-1]
-                    known = np.isfinite(x) & np.isfinite(sd)
-                    low[span, j] = np.where(known, ends[0], np.where(np.isfinite(sd), ends[0], np.nan))
-                    high[span, j] = np.where(known, ends[1], np.where(np.isfinite(sd), ends[1], np.nan))
-                    se[span, j] = np.where(known, sd * _slope(what, x, float(t)), 0.0 * x)
+                    low[span, j], high[span, j] = ends
+                    se[span, j] = sd * _slope(what, x, float(t))
     if not ci:
         return pd.DataFrame(value, index=source.index, columns=pd.Index(at, name=label))
     index = _long_index(source.index, at, label)

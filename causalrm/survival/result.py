@@ -9,15 +9,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from causalrm.core.design import Design
 from causalrm.core.errors import DataError
 from causalrm.core.result import Estimate, LikelihoodResult, Scale, Test, quantile
 from causalrm.survival import _kernels as K
-from causalrm.survival.model import Model, Roles
+from causalrm.survival.model import Model
 from causalrm.survival.predict import shape_in_words
+from causalrm.survival.roles import Roles
 
 if TYPE_CHECKING:
     from causalrm.survival.plots import SurvivalPlots
@@ -95,7 +95,9 @@ class SurvivalResult(LikelihoodResult):
     def turning_point(self) -> float:
         """Time at which the hazard turns, at the mean predictors; NaN when it is monotone."""
         a, c = np.array([self.centre["phi"]]), np.array([self.centre["gamma"]])
-        return float("nan") if math.isinf(self.kappa) else float(K.turning_point(a, c, self.kappa)[0])
+        if math.isinf(self.kappa):
+            return math.nan
+        return float(K.turning_point(a, c, self.kappa)[0])
 
     def cure_fraction(self, level: float = 0.95) -> Estimate:
         """Share of people who never have the event, averaged over the rows of the fit.

@@ -1,0 +1,405 @@
+"""Sums behind the measures: moments of the scores, bins, and their variances.
+
+Conventions of all kernels of this package: `y` holds 0.0 or 1.0, `p` scores in [0, 1], `w`
+weights (None where all are one), all float64 of shape (n,). An influence array `psi` holds one
+row per observation, weights and divisors included, so that an estimate minus its limit is close
+to `psi.sum(axis=0)` and its covariance is `covariance(psi, cluster)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from causalrm.core.errors import DataError
+from causalrm.core.kernel import kernel
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_BLOCK = 1 << 15
+
+
+@kernel
+def bad_rows(y: Floats, p: Floats) -> tuple[int, int]:
+    """Count outcomes other than 0 and 1, and scores outside [0, 1], NaN included."""
+    bad_y = 0
+    bad_p = 0
+    for i in range(p.shape[0]):
+        bad_y += not (y[i] == 0.0 or y[i] == 1.0)
+        bad_p += not (p[i] >= 0.0 and p[i] <= 1.0)
+    return bad_y, bad_p
+
+
+# --- means of the outcome, the score and the proper scores -------------------------------------
+
+
+def log_loss(y: Floats, p: Floats) -> Floats:
+    """Minus log probability of the outcome; infinite for a certain miss."""
+    q = y * p
+    q += (1.0 - y) * (1.0 - p)
+    with np.errstate(divide="ignore"):
+        np.log(q, out=q)
+    return np.negative(q, out=q)
+
+
+@kernel
+def _gram(y: Floats, p: Floats, loss: Floats, w: Floats, power: int) -> Floats:
+    # Upper triangle of sum w^power u u', u = (1, y, p, (y-p)^2, loss).
+    out = np.zeros((5, 5))
+    unit = w.shape[0] == 0
+    for i in range(p.shape[0]):
+        v = 1.0 if unit else w[i]
+        if power == 2:
+            v *= v
+        r = y[i] - p[i]
+        s = r * r
+        vy, vp, vs, vl = v * y[i], v * p[i], v * s, v * loss[i]
+        out[0, 0] += v
+        out[0, 1] += vy
+        out[0, 2] += vp
+        out[0, 3] += vs
+        out[0, 4] += vl
+        out[1, 2] += vy * p[i]
+        out[1, 3] += vy * s
+        out[1, 4] += vy * loss[i]
+        out[2, 2] += vp * p[i]
+        out[2, 3] += vp * s
+        out[2, 4] += vp * loss[i]
+        out[3, 3] += vs * s
+        out[3, 4] += vs * loss[i]
+        out[4, 4] += vl * loss[i]
+    out[1, 1] = out[0, 1]
+    return out
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted means of (y, p, Brier score, log loss), and the covariance of these means.
+
+    Rows with an infinite log loss are counted in `n_infinite` and enter the last mean as zero.
+    """
+
+    mean: Floats  # (4,)
+    cov: Floats  # (4, 4)
+    n: int  # rows with a positive weight
+    weight: float
+    weight2: float
+    n_infinite: int
+
+
+def moments(
+    y: Floats,
+    p: Floats,
+    w: Floats | None = None,
+    cluster: Ints | None = None,
+    n_clusters: int = 0,
+) -> Moments:
+    """Means and their covariance, in blocks of rows.
+
+    Parameters
+    ----------
+    cluster : ndarray of int, optional
+        Codes 0..n_clusters-1; the covariance then sums within clusters, times G/(G-1).
+        Otherwise rows are independent, times m/(m-1) with m = (sum w)^2 / sum w^2.
+    """
+    first, second = np.zeros((5, 5)), np.zeros((5, 5))
+    sums = np.zeros((n_clusters, 5))
+    n, n_infinite = p.shape[0], 0
+    for start in range(0, n, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, n))
+        yb, pb, wb = y[rows], p[rows], np.empty(0) if w is None else w[rows]
+        loss = log_loss(yb, pb)
+        if not np.isfinite(loss.sum()):
+            infinite = np.isinf(loss)
+            n_infinite += int(np.count_nonzero(infinite if w is None else infinite & (wb > 0)))
+            loss[infinite] = 0.0
+        first += _gram(yb, pb, loss, wb, 1)
+        if w is not None:
+            second += _gram(yb, pb, loss, wb, 2)
+        if cluster is not None:
+            r = yb - pb
+            for j, column in enumerate((np.ones_like(r), yb, pb, r * r, loss)):
+                weighted = column if w is None else column * wb
+                sums[:, j] += np.bincount(cluster[rows], weighted, n_clusters)
+    if w is None:
+        second = first
+    total, weight2 = first[0, 0], second[0, 0]
+    mean = first[0] / total
+    if cluster is None:
+        second = np.triu(second) + np.triu(second, 1).T
+        spread = (
+            second
+            - np.outer(mean, second[0])
+            - np.outer(second[0], mean)
+            + np.outer(mean, mean) * weight2
+        )
+        size = total**2 / weight2
+        cov = spread * (size / max(size - 1.0, 1.0) / total**2)
+    else:
+        centred = (sums - np.outer(sums[:, 0], mean)) / total
+        cov = centred.T @ centred * (n_clusters / max(n_clusters - 1, 1))
+    count = n if w is None else int(np.count_nonzero(w))
+    return Moments(mean[1:], cov[1:, 1:], count, float(total), float(weight2), n_infinite)
+
+
+def covariance(psi: Floats, cluster: Ints | None = None, n_clusters: int = 0) -> Floats:
+    """Covariance from influence values (n, k): summed within clusters first, times G/(G-1)."""
+    psi = psi.reshape(psi.shape[0], -1)
+    if cluster is None:
+        return np.asarray(psi.T @ psi)
+    sums = np.column_stack([np.bincount(cluster, c, n_clusters) for c in psi.T])
+    return np.asarray(sums.T @ sums * (n_clusters / max(n_clusters - 1, 1)))
+
+
+@dataclass(frozen=True)
+class Spiegelhalter:
+    """The z statistic of Spiegelhalter (1986); NaN where no row can carry evidence."""
+
+    z: float
+    n_informative: int
+
+
+@kernel
+def _spiegelhalter(y: Floats, p: Floats, w: Floats) -> tuple[float, float, int]:
+    unit = w.shape[0] == 0
+    top, var, count = 0.0, 0.0, 0
+    for i in range(p.shape[0]):
+        v = 1.0 if unit else w[i]
+        a = v * (1.0 - 2.0 * p[i])
+        b = a * a * p[i] * (1.0 - p[i])
+        top += a * (y[i] - p[i])
+        var += b
+        count += b > 0.0
+    return top, var, count
+
+
+def spiegelhalter(y: Floats, p: Floats, w: Floats | None = None) -> Spiegelhalter:
+    """sum w (y-p)(1-2p) over the root of its variance under perfect calibration."""
+    top, var, count = _spiegelhalter(y, p, np.empty(0) if w is None else w)
+    return Spiegelhalter(top / np.sqrt(var) if var > 0.0 else float("nan"), count)
+
+
+# --- bins --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Sums by bin, bins [edge_b, edge_(b+1)), the last one closed.
+
+    Residuals are r = y - p. `count` counts rows with a positive weight.
+    """
+
+    edges: Floats  # (B + 1,)
+    count: Floats  # (B,)
+    weight: Floats  # sum w
+    p: Floats  # sum w p
+    y: Floats  # sum w y
+    square: Floats  # sum w r^2
+    weight2: Floats  # sum w^2
+    residual2: Floats  # sum w^2 r
+    square2: Floats  # sum w^2 r^2
+
+
+# Eight sets of sums, taken in turn: consecutive rows often fall into one bin, and each sum
+# would wait for the last. Unsigned indices spare the wrap-around of negative ones. `edges` ends
+# with one more edge above 1, for a score of exactly 1.
+
+
+@kernel
+def _bin_equal(y: Floats, p: Floats, edges: Floats) -> Floats:
+    k = edges.shape[0] - 2
+    out = np.zeros((8, k + 1, 4))
+    for i in range(p.shape[0]):
+        x = p[i]
+        b = np.uint64(np.int64(x * k))
+        b += np.uint64(x >= edges[b + np.uint64(1)])
+        b -= np.uint64(x < edges[b])
+        m = np.uint64(i & 7)
+        r = y[i] - x
+        out[m, b, 0] += 1.0
+        out[m, b, 1] += x
+        out[m, b, 2] += y[i]
+        out[m, b, 3] += r * r
+    total = out.sum(axis=0)
+    total[k - 1] += total[k]
+    return total[:k]
+
+
+@kernel
+def _bin_residual(y: Floats, p: Floats, edges: Floats) -> Floats:
+    k = edges.shape[0] - 2
+    out = np.zeros((8, k + 1))
+    for i in range(p.shape[0]):
+        x = p[i]
+        b = np.uint64(np.int64(x * k))
+        b += np.uint64(x >= edges[b + np.uint64(1)])
+        b -= np.uint64(x < edges[b])
+        out[np.uint64(i & 7), b] += y[i] - x
+    total = out.sum(axis=0)
+    total[k - 1] += total[k]
+    return total[:k]
+
+
+@kernel
+def _bin_weighted(y: Floats, p: Floats, w: Floats, b: Ints, k: int) -> Floats:
+    out = np.zeros((k, 8))
+    for i in range(p.shape[0]):
+        v = w[i]
+        if v == 0.0:
+            continue
+        r = y[i] - p[i]
+        cell = out[b[i]]
+        cell[0] += 1.0
+        cell[1] += v
+        cell[2] += v * p[i]
+        cell[3] += v * y[i]
+        cell[4] += v * r * r
+        cell[5] += v * v
+        cell[6] += v * v * r
+        cell[7] += v * v * r * r
+    return out
+
+
+def equal_edges(n_bins: int) -> Floats:
+    """k/n_bins, each the nearest float, so that a score written 0.3 starts its bin."""
+    return np.asarray(np.arange(n_bins + 1) / n_bins)
+
+
+def quantile_edges(p_sorted: Floats, n_bins: int, w_sorted: Floats | None = None) -> Floats:
+    """Edges of bins of equal weight, between 0 and 1; equal scores share a bin.
+
+    An inner edge is the first score whose cumulative weight passes k/n_bins of the whole, so
+    that a row of weight two counts as two rows.
+    """
+    if w_sorted is None:
+        n = p_sorted.shape[0]
+        at = np.arange(1, n_bins) * n // n_bins
+    else:
+        total = np.cumsum(w_sorted)
+        target = np.arange(1, n_bins) / n_bins * total[-1]
+        at = np.searchsorted(total, target * (1 + 4e-16 * n_bins), side="right")
+        at = np.minimum(at, p_sorted.shape[0] - 1)
+    inner = np.unique(p_sorted[at])
+    return np.concatenate(([0.0], inner[(inner > 0.0) & (inner < 1.0)], [1.0]))
+
+
+def bin_index(p: Floats, edges: Floats) -> Ints:
+    """Bin of each score."""
+    return np.asarray(np.searchsorted(edges[1:-1], p, side="right"), dtype=np.int64)
+
+
+def bins(y: Floats, p: Floats, edges: Floats, w: Floats | None = None) -> Bins:
+    """Sums by bin; one pass without weights on equal-width bins."""
+    k = edges.shape[0] - 1
+    if k < 1 or edges[0] != 0.0 or edges[-1] != 1.0 or not (np.diff(edges) > 0).all():
+        raise DataError(f"Bin edges must increase from 0 to 1; got {edges.tolist()[:6]} ...")
+    if w is None and np.array_equal(edges, equal_edges(k)):
+        s = _bin_equal(y, p, np.append(edges, 2.0))
+        r = s[:, 2] - s[:, 1]
+        return Bins(
+            edges, s[:, 0], s[:, 0], s[:, 1], s[:, 2], s[:, 3], s[:, 0], r, s[:, 3]
+        )
+    s = _bin_weighted(y, p, np.ones_like(p) if w is None else w, bin_index(p, edges), k)
+    return Bins(edges, *(s[:, j] for j in range(8)))
+
+
+def ece(b: Bins) -> float:
+    """Expected calibration error: sum of abs(sum of w (y-p)) over bins, by the whole weight."""
+    return float(np.abs(b.y - b.p).sum() / b.weight.sum())
+
+
+def ece_equal(y: Floats, p: Floats, n_bins: int) -> float:
+    """ECE on equal-width bins, unweighted, without the other sums."""
+    return float(np.abs(_bin_residual(y, p, np.append(equal_edges(n_bins), 2.0))).sum() / p.size)
+
+
+def mce(b: Bins) -> float:
+    """Maximum calibration error: largest abs(mean y - mean p) of a bin with weight."""
+    used = b.weight > 0.0
+    return float(np.max(np.abs(b.y - b.p)[used] / b.weight[used]))
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """Squared calibration error on bins, less its bias; bins of one row are left out."""
+
+    value: float
+    plain: float  # without the correction, over the same bins
+    n_left_out: int  # bins with exactly one row
+
+
+def squared_error(b: Bins, within: bool = True) -> SquaredError:
+    """Squared calibration error, debiased by the variance of each bin's mean residual.
+
+    Parameters
+    ----------
+    within : bool
+        True: the sample variance of y - p in the bin, unbiased for any scores on fixed bins.
+        False: that of y, the plug-in form of Kumar et al. (2019), unbiased only when the score
+        is constant inside a bin, else too low.
+    """
+    use = b.count >= 2.0
+    n, weight = b.count[use], b.weight[use]
+    gap = (b.y[use] - b.p[use]) / weight
+    if within:
+        spread = b.square2[use] - 2.0 * gap * b.residual2[use] + gap**2 * b.weight2[use]
+        var = spread / weight**2 * n / (n - 1.0)
+    else:
+        rate = b.y[use] / weight
+        var = rate * (1.0 - rate) * b.weight2[use] / weight**2 * n / (n - 1.0)
+    share = weight / b.weight.sum()
+    plain = float((share * gap**2).sum())
+    left_out = int(np.count_nonzero(b.count == 1.0))
+    return SquaredError(plain - float((share * var).sum()), plain, left_out)
+
+
+@kernel
+def _add_rows(
+    out: Floats, value: Floats, size: Ints, step: Floats, rng: np.random.Generator
+) -> None:
+    # One bin: sum of step * (Binomial(size, value) - size * value) over its distinct scores.
+    for d in range(out.shape[0]):
+        r = 0.0
+        for k in range(value.shape[0]):
+            hits = 0
+            for _ in range(size[k]):
+                hits += rng.random() < value[k]
+            r += step[k] * (hits - size[k] * value[k])
+        out[d] += abs(r)
+
+
+def null_ece(
+    value: Floats,
+    weight: Floats,
+    weight2: Floats,
+    edges: Floats,
+    n_draws: int,
+    rng: np.random.Generator,
+    exact: int = 200,
+) -> Floats:
+    """ECE of `n_draws` simulated outcomes y* ~ Bernoulli(p): the noise floor.
+
+    Bins of fewer than `exact` rows are simulated row by row, the others by the normal limit of
+    their sum, so that the cost of a draw does not depend on n.
+
+    Parameters
+    ----------
+    value, weight, weight2 : ndarray
+        Distinct scores in increasing order with their sums of w and w^2. A score of several
+        rows with unequal weights counts as (sum w)^2 / sum w^2 equal ones.
+    """
+    out = np.zeros(n_draws)
+    at = np.concatenate(([0], np.searchsorted(value, edges[1:-1]), [value.size]))
+    for first, last in zip(at[:-1], at[1:], strict=True):
+        rows = slice(first, last)
+        v = value[rows]
+        size = np.maximum(np.rint(weight[rows] ** 2 / weight2[rows]), 1.0).astype(np.int64)
+        if size.sum() < exact:
+            _add_rows(out, v, size, weight[rows] / size, rng)
+        else:
+            scale = np.sqrt(float((weight2[rows] * v * (1.0 - v)).sum()))
+            out += np.abs(rng.standard_normal(n_draws)) * scale
+    return np.asarray(out / weight.sum())

@@ -1,0 +1,261 @@
+"""From a likelihood to estimates: redundancy, starting values, maximum, covariances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from causalrm.core.blocks import Rows
+from causalrm.core.errors import (
+    ConvergenceError,
+    ConvergenceWarning,
+    DataError,
+    IdentificationError,
+    IdentificationWarning,
+    warn,
+)
+from causalrm.core.inference import condition_number, invert_information, sandwich
+from causalrm.core.linear import dependent_columns
+from causalrm.core.optimize import Optimum, maximize
+from causalrm.survival import _support as support
+from causalrm.survival.model import Model
+
+STARTS = (-2.0, -1.0, -0.5, 0.0, 0.4, 0.7, 1.3, 2.5)
+_SAMPLE, _SECOND = 2_000, 32_768  # rows for the first and the second round of a large fit
+_ILL = 1e5  # condition number of the information, scaled to unit diagonal
+_BOUNDARY = 8.0  # |log(kappa + 1)| beyond which kappa is at the end of its range
+_FEW_CLUSTERS = 30
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Elastic net on the coefficients of covariates, per standard deviation of their column."""
+
+    strength: float
+    l1_ratio: float
+
+    def weights(self, model: Model, n: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Ridge and lasso weights of the internal coefficients, for `n` rows."""
+        if not self.strength:
+            return None, None
+        size = column_sizes(model)
+        ridge = n * self.strength * (1 - self.l1_ratio) * size**2
+        return ridge, n * self.strength * self.l1_ratio * size if self.l1_ratio else None
+
+
+def column_sizes(model: Model) -> np.ndarray:
+    """Standard deviation of each internal column; 0 for intercepts and kappa."""
+    p = model.predictors
+    out = np.zeros(p.n_params)
+    for w, f, s in zip(p.which, p.first, p.slices, strict=True):
+        if w >= 0:
+            terms = p.unique[w].terms[f:]
+            sizes = (p.sd[w] * p.scale[w])[f:]
+            out[s] = np.where([t == "Intercept" for t in terms], 0.0, sizes)
+    return out
+
+
+def check_redundant(model: Model, rows: Rows) -> None:
+    """Refuse two free scales at kappa = 1 with constant gamma, where they are one parameter."""
+    phi, lam, gamma = (model.position(name) for name in ("phi", "lam", "gamma"))
+    constant = gamma is None or model.predictors.constant(gamma)
+    if model.kappa != 1.0 or phi is None or lam is None or not constant:
+        return
+    block = next(iter(rows.sample(_SAMPLE).parts()))[1]
+    xs = model.predictors.matrices(block, len(next(iter(block.values()))))
+    parts = [model.predictors.part(xs, i) for i in (phi, lam)]
+    both = np.concatenate([x for x in parts if x is not None])
+    dependent = dependent_columns(both @ both.T)
+    if dependent is not None:
+        parameter, term = model.labels()
+        names = [
+            f"{p}: {t}" for p, t in zip(parameter, term, strict=True) if p in ("phi", "lam")
+        ]
+        raise IdentificationError(
+            "Expected one scale at kappa = 1 with constant gamma, where phi and lam are the same "
+            f"up to the factor gamma, but both use {[names[i] for i in dependent]}. Put each "
+            "covariate in one of them, and drop one intercept (phi=None or no '1 +' in lam)."
+        )
+
+
+def search(
+    model: Model,
+    rows: Rows,
+    counts: support.Counts,
+    largest: float,
+    penalty: Penalty,
+    starts: Sequence[float] | None,
+    max_iter: int,
+) -> tuple[Optimum, dict[str, Any]]:
+    """Climb from several kappas on a sample of rows, then from the best on all of them.
+
+    Parameters
+    ----------
+    model, rows, counts
+    largest : float
+        Greatest time.
+    penalty : Penalty
+    starts : sequence of float or None
+        Starting values of log(kappa + 1).
+    max_iter : int
+        Most steps over all rows.
+
+    Returns
+    -------
+    Optimum, dict
+        And where each start led.
+    """
+    share = counts.informative / rows.n_obs
+    size = max(_SAMPLE, math.ceil(25 * model.predictors.n_params / share))
+    ridge, lasso = penalty.weights(model, rows.n_obs)
+    weak = column_sizes(model) ** 2  # a standard normal prior per standard deviation
+
+    def climb(part: Rows, theta: np.ndarray, **how: Any) -> Optimum:
+        if part is rows:
+            l2, l1 = ridge, lasso
+        else:  # a sample may lack a level or separate the events
+            shrink = part.n_obs / rows.n_obs
+            l2 = weak if ridge is None else weak + shrink * ridge
+            l1 = None if lasso is None else shrink * lasso
+        return maximize(lambda t: part.total(model.sums, t), theta, ridge=l2, lasso=l1, **how)
+
+    first = rows.sample(size) if 4 * size < rows.n_obs else rows
+    nus = (math.nan,) if model.kappa is not None else tuple(STARTS if starts is None else starts)
+    found: list[Optimum] = []
+    reached = []
+    for nu in nus:
+        start = support.start(model, counts, nu, largest)
+        try:
+            found.append(climb(first, start, tol=1e-3, max_iter=60, max_step=3.0))
+            reached.append(found[-1].value)
+        except ConvergenceError:
+            reached.append(-math.inf)
+    if not found:
+        raise ConvergenceError(
+            "Expected a maximum from at least one starting value, but the likelihood was not "
+            f"finite at any of {len(nus)}. Rescale the time column, or simplify the formulas."
+        )
+    theta = max(found, key=lambda o: o.value).theta
+    if first is not rows and 8 * _SECOND < rows.n_obs and size < _SECOND:
+        theta = climb(rows.sample(_SECOND), theta, tol=1e-2, max_iter=30).theta
+    optimum = climb(rows, theta, max_iter=max_iter)
+    tried = {"nu": [float(v) for v in nus], "loglik": reached, "rows": first.n_obs}
+    return optimum, tried
+
+
+@dataclass(frozen=True)
+class Covariances:
+    """Every covariance that the data allow, on the reported scale."""
+
+    matrices: dict[str, np.ndarray]
+    used: str
+    n_params: int
+    df_resid: float | None
+    condition: float
+
+
+def covariances(
+    model: Model,
+    rows: Rows,
+    optimum: Optimum,
+    n_clusters: int | None,
+    penalty: Penalty,
+    used: str,
+    log: list[str],
+) -> Covariances:
+    """Observed-information, sandwich and cluster covariance at an optimum.
+
+    Parameters
+    ----------
+    model, rows, optimum, penalty
+    n_clusters : int or None
+        Number of clusters, None without a cluster column.
+    used : str
+        The `covariance` option.
+    log : list of str
+        Takes the warnings.
+    """
+    names = [f"{p}: {t}" for p, t in zip(*model.labels(), strict=True)]
+    roles, k = model.roles, len(names)
+    ridge, lasso = penalty.weights(model, rows.n_obs)
+    information = -optimum.hessian
+    out: dict[str, np.ndarray] = {}
+    if lasso is not None:
+        bread = out["model"] = out["robust"] = np.full((k, k), np.nan)
+        condition, _ = condition_number(information)
+        k = int(np.count_nonzero(optimum.theta))
+        warn(
+            "A lasso penalty leaves no valid standard errors; they are missing. Use l1_ratio=0, or "
+            "refit the chosen terms without a penalty.",
+            IdentificationWarning,
+            log,
+        )
+    else:
+        penalised = information if ridge is None else information + np.diag(ridge)
+        bread = invert_information(penalised, names)
+        condition, weak = condition_number(penalised)
+        if condition > _ILL:
+            involved = [n for n, v in zip(names, weak, strict=True) if v > 0.1 * weak.max()]
+            warn(
+                f"The data hardly separate {involved}: the condition number of the scaled "
+                f"information is {condition:.1e}. A parameter may be running to the end of its "
+                "range, or two scales may share a covariate while kappa is near 1. Fix or remove "
+                "one of them.",
+                IdentificationWarning,
+                log,
+            )
+        out["model"] = bread if ridge is None else sandwich(bread, information)
+        out["robust"] = sandwich(bread, optimum.meat)
+    df = None
+    if n_clusters is not None:
+        if n_clusters < 2:
+            raise DataError(
+                f"Expected at least two clusters in column {roles.cluster!r}, but saw "
+                f"{n_clusters}. Leave cluster out."
+            )
+        (sums,) = rows.total(model.cluster_scores, optimum.theta, n_clusters)
+        out["cluster"] = sandwich(bread, sums.T @ sums, n_clusters / (n_clusters - 1))
+        df = float(n_clusters - 1)
+        if n_clusters < _FEW_CLUSTERS:
+            warn(
+                f"Only {n_clusters} clusters: cluster-robust standard errors are too small on "
+                f"average below about {_FEW_CLUSTERS}. Intervals use t with {n_clusters - 1} "
+                "degrees of freedom.",
+                IdentificationWarning,
+                log,
+            )
+    if used == "auto":
+        weighted = "robust" if roles.weights is not None else "model"
+        used = "cluster" if roles.cluster is not None else weighted
+    if used not in out:
+        raise DataError(
+            f"Expected a cluster column for covariance={used!r}, but fit was called without one. "
+            "Give fit(..., cluster=...)."
+        )
+    t = model.predictors.transform()
+    return Covariances({name: t @ c @ t.T for name, c in out.items()}, used, k, df, condition)
+
+
+def warn_about(optimum: Optimum, model: Model, log: list[str]) -> None:
+    """Warn of a maximum that was not reached, or lies at the end of kappa's range."""
+    if not optimum.converged:
+        warn(
+            f"The likelihood was still rising after {optimum.iterations} steps (expected gain of "
+            f"the next: {optimum.decrement:.1e}). Raise max_iter, or simplify the model.",
+            ConvergenceWarning,
+            log,
+        )
+    nu = float(optimum.theta[-1])
+    if model.kappa is None and abs(nu) > _BOUNDARY:
+        end, fix = "-1", "Fix kappa, or move covariates from one parameter to another"
+        if nu > 0:
+            end, fix = "infinity", "Fit kappa='gompertz' or kappa='exponential_power'"
+        warn(
+            f"kappa runs to the end of its range ({end}), where its interval means nothing. {fix}.",
+            IdentificationWarning,
+            log,
+        )

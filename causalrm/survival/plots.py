@@ -1,0 +1,350 @@
+"""Plots of survival fits and of standardized contrasts; they read only the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from causalrm.core import plotting
+from causalrm.core.errors import DataError
+from causalrm.core.format import percent
+from causalrm.core.inference import quantile
+from causalrm.core.result import check_level
+from causalrm.survival import _kernels as K
+from causalrm.survival.predict import predict
+
+if TYPE_CHECKING:
+    from causalrm.survival.result import SurvivalResult
+
+_POINTS = 200  # of a smooth curve
+_PARAMETERS = {
+    "phi": "phi (speed of time)",
+    "lam": "lambda (level of the hazard)",
+    "gamma": "gamma (shape)",
+}
+
+
+class SurvivalPlots:
+    """Plots of a survival fit: ``result.plot()`` and ``result.plot.<kind>()``.
+
+    Each takes `ax`, a matplotlib Axes to draw on (a new figure by default), and the `level` of
+    its intervals; each returns the Axes and shows nothing. Times are in the unit of their column.
+
+    Parameters
+    ----------
+    result : SurvivalResult
+
+    Examples
+    --------
+    >>> import causalrm as crm
+    >>> df = crm.datasets.load_gbsg2()
+    >>> fit = crm.SurvivalRegression("hormone + nodes").fit(df, time="time", event="event")
+    >>> ax = fit.plot(by="hormone")
+    >>> ax.get_xlabel(), len(ax.get_lines())
+    ('time', 4)
+    """
+
+    def __init__(self, result: SurvivalResult):
+        self._result = result
+
+    def __call__(
+        self, ax: Axes | None = None, by: str | None = None, level: float = 0.95
+    ) -> Axes:
+        """Fitted survival against Kaplan-Meier; the same as `survival`."""
+        return self.survival(ax, by, level)
+
+    def survival(
+        self, ax: Axes | None = None, by: str | None = None, level: float = 0.95
+    ) -> Axes:
+        """Draw fitted survival, averaged over the rows, against Kaplan-Meier with its band.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        by : str, optional
+            A covariate of the model with few levels: a pair of curves for the rows of each level.
+            All rows together by default.
+        level : float
+            Of the pointwise Kaplan-Meier band.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Without Kaplan-Meier when times are known up to intervals.
+
+        Raises
+        ------
+        DataError
+            When the fit has no groups by that column.
+        """
+        ax = self._curves(ax, by, level, cumulative=False)
+        ax.set_ylim(0, 1.02)
+        ax.set_ylabel("Survival probability")
+        return _legend(ax)
+
+    def cumulative_hazard(
+        self, ax: Axes | None = None, by: str | None = None, level: float = 0.95
+    ) -> Axes:
+        """Draw minus the logarithm of the curves of `survival`; same arguments.
+
+        Where the hazards of two groups are proportional, so are these curves.
+        """
+        ax = self._curves(ax, by, level, cumulative=True)
+        ax.set_ylim(bottom=0)
+        ax.set_ylabel("Cumulative hazard")
+        return _legend(ax)
+
+    def hazard(
+        self,
+        ax: Axes | None = None,
+        by: str | None = None,
+        data: Any = None,
+        level: float = 0.95,
+    ) -> Axes:
+        """Draw the fitted hazard, per unit of time, with its band.
+
+        Marks on the axis are the times of events: where there are none, the curve is the model's
+        alone.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        by : str, optional
+            A covariate of the model with few levels: a curve for each level, at the mean
+            covariates of its rows. By default one curve, at the mean covariates of all rows.
+        data : data frame, optional
+            Instead of `by`, a curve for each of these rows, labelled by the columns in which they
+            differ.
+        level : float
+            Of the pointwise band, by the delta method on the log scale.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        DataError
+            When both `by` and `data` are given, or the fit has no groups by that column.
+        """
+        if by is not None and data is not None:
+            raise DataError("Expected by= or data=, but saw both. Give one of them.")
+        r = self._result
+        end = float(r.curves["grid"][-1])
+        t = end * np.arange(1, _POINTS + 1) / _POINTS
+        ax = plotting.axes(ax)
+        drawn = self._at_rows(data, t, level) if data is not None else self._at_means(by, t, level)
+        for i, (label, (value, low, high)) in enumerate(drawn.items()):
+            paint = plotting.color(i)
+            ax.plot(t, value, color=paint, linewidth=1.8, label=label)
+            plotting.band(ax, t, low, high, color=paint)
+        curves = list(drawn.values())
+        # the limit at 0 may be infinite, and bands open at the end
+        late = max(float(value[_POINTS // 20 :].max()) for value, _, _ in curves)
+        top = max(float(np.nanmax(high[_POINTS // 20 :], initial=late)) for _, _, high in curves)
+        ax.set_ylim(0, 1.05 * min(top, 2 * late))
+        events = np.asarray(r.curves["events"], dtype=float)
+        ax.plot(
+            events, np.zeros(len(events)), "|", color=plotting.GREY, alpha=0.6, markersize=9,
+            markeredgewidth=0.6, label="_events", clip_on=True,
+        )  # fmt: skip
+        ax.set_xlim(0, end)
+        ax.set_xlabel(self._time)
+        ax.set_ylabel("Hazard, per unit of time")
+        return _legend(ax) if len(drawn) > 1 else ax
+
+    def cox_snell(self, ax: Axes | None = None, level: float = 0.95) -> Axes:
+        """Draw the cumulative hazard of the Cox-Snell residuals, the diagonal if the model holds.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        level : float
+            Of the pointwise band around the Nelson-Aalen estimate.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        DataError
+            When times are known up to intervals.
+        """
+        r = self._result
+        if "cox_snell" not in r.curves:
+            raise DataError(
+                "Expected exact or right-censored times for the curve of Cox-Snell residuals, but "
+                "this fit has intervals. Compare families with causalrm.survival.select."
+            )
+        curve = r.curves["cox_snell"]
+        x, y = (curve[name].to_numpy(dtype=float) for name in ("time", "value"))
+        half = (curve["high"].to_numpy(dtype=float) - y) * quantile(level) / quantile(0.95)
+        ax = plotting.axes(ax, height=4.8)
+        x, y, half = (np.concatenate([[0.0], v]) for v in (x, y, half))
+        name = f"Nelson-Aalen, {percent(check_level(level))} band"
+        plotting.steps(ax, x, y, low=np.clip(y - half, 0, None), high=y + half, label=name)
+        end = 1.04 * max(x[-1], y[-1])
+        ax.plot(
+            [0, end], [0, end], color=plotting.GREY, linewidth=1.0, linestyle=(0, (4, 3)),
+            label="Unit exponential", zorder=1,
+        )  # fmt: skip
+        ax.set(xlim=(0, end), ylim=(0, end), aspect="equal")
+        ax.set_xlabel("Cox-Snell residual")
+        ax.set_ylabel("Cumulative hazard of the residuals")
+        return _legend(ax)
+
+    def forest(
+        self, ax: Axes | None = None, level: float = 0.95, intercepts: bool = False
+    ) -> Axes:
+        """Draw the coefficients of the covariates with their intervals, by parameter.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            A new one, as high as the rows need, by default.
+        level : float
+        intercepts : bool
+            Draw intercepts and kappa too.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        DataError
+            When the model has no covariates and `intercepts` is False.
+        """
+        frame = self._result.to_frame(level)
+        if not intercepts:
+            frame = frame[(frame["term"] != "Intercept") & (frame["parameter"] != "kappa")]
+        if frame.empty:
+            raise DataError(
+                "Expected covariates in at least one parameter, but the model has none. Call "
+                "forest(intercepts=True) to see the rest."
+            )
+        frame = frame.assign(parameter=frame["parameter"].replace(_PARAMETERS))
+        return plotting.forest(
+            ax, frame, xlabel=f"Coefficient on the log scale, {percent(level)} interval"
+        )
+
+    # ------------------------------------------------------------------ what is drawn
+
+    @property
+    def _time(self) -> str:
+        """Name of the time axis: that of the column, which knows the unit."""
+        roles = self._result.call["roles"]
+        return str(roles.get("time") or f"{roles['lower']}, {roles['upper']}")
+
+    def _groups(self, by: str | None) -> dict[str, Mapping[str, Any]]:
+        """The reduced curves of each level of a column, or of all rows."""
+        groups = self._result.curves["groups"]
+        if by is None:
+            return {"all": groups["all"]}
+        found = {label: g for label, g in groups.items() if label.startswith(f"{by} = ")}
+        if not found:
+            known = sorted({label.rsplit(" = ", 1)[0] for label in groups} - {"all"})
+            raise DataError(
+                f"Expected by= to name a covariate of the model with few levels, but saw {by!r}; "
+                f"this fit has {', '.join(map(repr, known)) or 'none'}."
+            )
+        return found
+
+    def _curves(self, ax: Axes | None, by: str | None, level: float, cumulative: bool) -> Axes:
+        ax = plotting.axes(ax)
+        grid = np.asarray(self._result.curves["grid"], dtype=float)
+        groups = self._groups(by)
+        name = f"Kaplan-Meier, {percent(check_level(level))} band"
+
+        def shown(survival: Any) -> np.ndarray:
+            with np.errstate(divide="ignore"):
+                return -np.log(survival) if cumulative else np.asarray(survival, dtype=float)
+
+        for i, (label, group) in enumerate(groups.items()):
+            paint = plotting.color(i)
+            text = "Model" if by is None else f"{label.replace(' = ', ': ')} (n = {group['n']:,})"
+            if "km" in group:
+                time, value, low, high = _kaplan_meier(group["km"], grid[-1], level)
+                under = plotting.GREY if by is None else paint
+                look = {"color": under, "linewidth": 1.0, "alpha": 0.9, "label": f"_{name}"}
+                plotting.steps(ax, time, shown(value), **look)
+                ends = (shown(high), shown(low)) if cumulative else (low, high)
+                plotting.band(ax, time, *ends, color=under, step=True)
+            ax.plot(grid, shown(group["fitted"]), color=paint, linewidth=2.0, label=text)
+        extra: list[tuple[Any, str]] = []
+        if all("km" in group for group in groups.values()):
+            line = Line2D([], [], color=plotting.GREY, linewidth=1.0)
+            extra.append(((Patch(color=plotting.GREY, alpha=0.18, linewidth=0), line), name))
+        if by is not None:
+            extra.insert(0, (Line2D([], [], color=plotting.GREY, linewidth=2.0), "Model"))
+        ax._causalrm_legend = extra  # type: ignore[attr-defined]
+        ax.set_xlim(0, grid[-1])
+        ax.set_xlabel(self._time)
+        return ax
+
+    def _at_rows(self, data: Any, t: np.ndarray, level: float) -> dict[str, Any]:
+        """Hazards of new rows: value, low, high at each time."""
+        r = self._result
+        frame = predict(
+            r.model, r.estimates, r._covariance(), r._df, data, "hazard", t, "time", True, level
+        )
+        parts = frame[["estimate", "conf_low", "conf_high"]].to_numpy().reshape(-1, len(t), 3)
+        names = [c.name for d in r.model.predictors.unique for c in d.columns]
+        return dict(zip(_names(data, names), np.moveaxis(parts, 2, 1), strict=True))
+
+    def _at_means(self, by: str | None, t: np.ndarray, level: float) -> dict[str, Any]:
+        """Hazards at the mean columns of each group's design: value, low, high at each time."""
+        r = self._result
+        model, cov, z = r.model, r._covariance(), quantile(level, r._df)
+        out = {}
+        for label, group in self._groups(by).items():
+            xs = [np.repeat(np.asarray(mean)[:, None], len(t), axis=1) for mean in group["mean"]]
+            curve = K.curves(t, *model.parameters(xs, r.estimates, len(t)))
+            slope = model.predictors.scores(xs, [curve[6 + i] for i in model.active])
+            sd = np.sqrt(np.clip(np.einsum("kt,kl,lt->t", slope, cov, slope), 0, None))
+            value = np.exp(curve[5])
+            out[label.replace(" = ", ": ")] = value, value * np.exp(-z * sd), value * np.exp(z * sd)
+        return out
+
+
+# ---------------------------------------------------------------------------- helpers
+
+
+def _kaplan_meier(
+    km: pd.DataFrame, end: float, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Kaplan-Meier steps from 0 to `end` with the band at another level than the stored 0.95."""
+    time, value, low, high = (
+        km[name].to_numpy(dtype=float) for name in ("time", "value", "low", "high")
+    )
+    factor = quantile(level) / quantile(0.95)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_s = np.log(value)
+        bounds = [
+            np.where(bound == value, value, np.exp(log_s * (np.log(bound) / log_s) ** factor))
+            for bound in (low, high)
+        ]
+    first, last = np.ones(1), slice(len(value) - 1, len(value))
+    stretched = [np.concatenate([first, v, v[last]]) for v in (value, *bounds)]
+    return np.concatenate([[0.0], time, [end][: len(value)]]), *stretched
+
+
+def _names(data: Any, columns: Sequence[str]) -> list[str]:
+    """A label per row from the columns in which rows differ."""
+    given = {c: np.asarray(data[c]) for c in dict.fromkeys(columns) if c in data.columns}
+    n = len(data)
+    vary = {c: v for c, v in given.items() if len(set(v.tolist())) > 1}
+    text = [
+        ", ".join(f"{c}: {v[i]:g}" if isinstance(v[i], float) else f"{c}: {v[i]}" for c, v in vary.items())
+        for i in range(n)
+    ]
+    return text if len(set(text)) == n else [f"row {i}" for i in range(n)]
