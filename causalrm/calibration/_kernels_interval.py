@@ -58,8 +58,14 @@ class Cells:
 def cells(t: Ties, n_cells: int = 256, edges: Floats | None = None) -> Cells:
     """Cells of about equal weight that respect `edges`; equal scores share a cell."""
     k = t.value.shape[0]
-    total = np.cumsum(t.negative + t.positive)
-    at = np.searchsorted(total, np.arange(1, n_cells) / n_cells * total[-1], side="left") + 1
+    if k <= n_cells:
+        at = np.arange(k + 1)
+    else:
+        each = t.negative + t.positive
+        middle = np.cumsum(each)
+        total = middle[-1]
+        middle -= 0.5 * each  # so that a heavy score has a cell of its own
+        at = np.searchsorted(middle, np.arange(1, n_cells) / n_cells * total)
     if edges is not None:
         at = np.concatenate((at, np.searchsorted(t.value, edges[1:-1])))
     at = np.unique(np.concatenate((at, [0, k]))).astype(np.int64)
@@ -369,10 +375,15 @@ class Statistic:
             )
         )
 
-    def share(self, c: float) -> float:
-        """Share of simulated statistics at c that do not exceed the observed one."""
-        bound = self.observed if self.limit is None else self.limit
-        return float((self.draws(c) <= bound + 1e-12).mean())
+    def shares(self, c: float) -> tuple[float, float]:
+        """Shares of simulated statistics at c below the observed one, and not above it."""
+        draws = self.draws(c)
+        if self.limit is not None:
+            share = float((draws <= self.limit + 1e-12).mean())
+            return share, share
+        slack = 1e-12 * (1.0 + abs(self.observed))
+        less = float((draws < self.observed - slack).mean())
+        return less, float((draws <= self.observed + slack).mean())
 
 
 def _row(x: Floats) -> Floats:
@@ -563,19 +574,19 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
     """All values of the measure that a test at 1 - level does not reject."""
     alpha = 1.0 - level
     grid, table = _unified(level)
-    seen: dict[float, float] = {}
+    seen: dict[float, tuple[float, float]] = {}
 
-    def share(c: float) -> float:
+    def shares(c: float) -> tuple[float, float]:
         if c not in seen:
-            seen[c] = t.share(c)
+            seen[c] = t.shares(c)
         return seen[c]
 
-    null = share(0.0)
+    less, null = shares(0.0)
 
     def below(f: float) -> float:
-        # How far the path has left perfect calibration, in normal units, at this share.
+        # Error left on the lower side: it depends on how far the path has come, in normal units.
         if null >= 1.0 or f <= 0.0:
-            return alpha / 2.0
+            return 0.5 * alpha
         return float(np.interp(ndtri(null) - ndtri(f), grid, table)) if f < null else 0.0
 
     def solve(f: Callable[[float], float]) -> float:
@@ -590,22 +601,21 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
             low, high = (middle, high) if f(middle) > 0.0 else (low, middle)
         return 0.5 * (low + high)
 
+    def value(c: float) -> float:
+        # None of the measures exceeds one; nothing less can be said where a path has no end.
+        return min(t.truth(c), 1.0) if np.isfinite(c) else 1.0
+
     c_low = 0.0
-    if null > level:
-        c_low = solve(lambda c: share(c) - (level + below(share(c))))
-    c_high = solve(lambda c: share(c) - max(below(share(c)), 0.5 / t.noise0.shape[0]))
-    centre = solve(lambda c: share(c) - 0.5) if null > 0.5 else 0.0
-    nothing = float("nan")
-    spread, null_mean = nothing, nothing
+    if less > level:
+        c_low = solve(lambda c: shares(c)[0] - (level + below(shares(c)[1])))
+    least = 0.5 / t.noise0.shape[0]
+    c_high = solve(lambda c: shares(c)[1] - max(below(shares(c)[1]), least))
+    centre = solve(lambda c: sum(shares(c)) - 1.0) if less + null > 1.0 else 0.0
+    spread = null_mean = float("nan")
     if t.limit is None:
-        spread = float(t.draws(centre).std())
         null_mean = float(t.draws(0.0).mean())
+        if np.isfinite(centre):
+            spread = float(t.draws(centre).std())
     return Inverted(
-        t.truth(c_low),
-        t.truth(c_high),
-        t.truth(centre),
-        spread,
-        1.0 - null,
-        null_mean,
-        centre,
+        value(c_low), value(c_high), value(centre), spread, 1.0 - less, null_mean, centre
     )

@@ -49,7 +49,7 @@ def sum_columns(columns: Block, n: int, function: Function, args: tuple[Any, ...
     """Sum `function` over the blocks of columns held in memory, on threads where it pays."""
     size = max(1, -(-n // (BLOCK * _SPANS))) * BLOCK
     starts = range(0, n, size)
-    threads = min(n_threads(), len(starts))
+    threads = min(n_threads(), len(starts)) if len(starts) > 1 else 1
 
     def task(a: int) -> Sums:
         return _span(columns, a, min(a + size, n), function, args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -112,12 +113,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _call(self, roles: dict[str, Any]) -> dict[str, Any]:
         """Describe this fit for `Result.call`: name, options, and the roles that were given."""
+        given = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         options = {
-            key: value if encodable(value) else Foreign(repr(value))
-            for key, value in self.get_params(deep=False).items()
+            name: value if encodable(value) else Foreign(repr(value))
+            for name, value in given.items()
         }
-        given = {key: value for key, value in roles.items() if value is not None}
-        return {"estimator": type(self).__name__, "options": options, "roles": given}
+        used = {role: column for role, column in roles.items() if column is not None}
+        return {"estimator": type(self).__name__, "options": options, "roles": used}
 
     def _check_native(self) -> None:
         """Refuse to compute with options that did not survive JSON."""

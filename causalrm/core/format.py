@@ -33,10 +33,14 @@ def decimals(value: float, digits: int) -> int | None:
 
 
 def shared(needs: Sequence[int | None]) -> list[int]:
-    """Give rows the same decimals unless their needs differ by more than two."""
+    """Give rows the same decimals unless their needs differ by more than two.
+
+    Where they differ by two, the neediest gives up a digit.
+    """
     needed = [d for d in needs if d is not None] or [0]
-    if max(needed) - min(needed) <= 2 and max(needed) <= 6:
-        return [max([*needed, 0])] * len(needs)
+    spread = max(needed) - min(needed)
+    if spread <= 2 and max(needed) <= 6:
+        return [max(max(needed) - (spread == 2), 0)] * len(needs)
     return [max(d or 0, 0) for d in needs]
 
 

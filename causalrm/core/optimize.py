@@ -68,6 +68,7 @@ def maximize(
     tol: float = 1e-10,
     max_iter: int = 200,
     max_step: float | None = None,
+    hold: tuple[int, ...] = (),
 ) -> Optimum:
     """Maximise a smooth function, minus an elastic-net penalty where one is given.
 
@@ -83,6 +84,8 @@ def maximize(
     max_iter : int
     max_step : float, optional
         Largest change of a coordinate in one step.
+    hold : tuple of int
+        Coordinates that stay where they start.
 
     Returns
     -------
@@ -112,8 +115,11 @@ def maximize(
 
     damping, iteration, gain, converged = 0.0, 0, np.inf, False
     for iteration in range(max_iter + 1):
-        information = -hessian + np.diag(l2)
+        information = np.diag(l2) - hessian
         gradient = score - l2 * theta
+        for i in hold:
+            gradient[i] = information[i, :] = information[:, i] = 0.0
+            information[i, i] = 1.0
         step = None
         while step is None:
             if l1 is None:

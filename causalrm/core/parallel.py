@@ -192,14 +192,17 @@ def blas_limit(n: int) -> Iterator[None]:
     with _lock:
         if not _limits:
             _before[:] = [library.get_num_threads() for library in _blas()]
+        changes = not _limits or n < min(_limits)
         _limits.append(n)
-        _apply()
+        if changes:
+            _apply()
     try:
         yield
     finally:
         with _lock:
             _limits.remove(n)
-            _apply()
+            if not _limits or n < min(_limits):
+                _apply()
 
 
 def _apply() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 import json
 import math
 import platform
@@ -219,15 +220,27 @@ class Result(ABC):
         """Return what `summary` says about the fit as a whole: (label, text) pairs."""
         return []
 
+    def _changed(self) -> dict[str, Any]:
+        """Return the options of the call that are not the estimator's defaults."""
+        options = dict(self.call.get("options", {}))
+        try:
+            usual = inspect.signature(public_class(self.call.get("estimator", ""))).parameters
+        except DataError:  # an estimator from outside the package
+            return options
+        return {
+            name: value
+            for name, value in options.items()
+            if name not in usual or repr(value) != repr(usual[name].default)
+        }
+
     def summary(self, level: float = 0.95) -> Table:
         """Return the call, the estimates, the fit, the assumptions and the warnings as a table."""
         from causalrm.core.table import Section, Table, section
 
-        def text(key: str) -> str:
-            items = self.call.get(key, {}).items()
-            return ", ".join(f"{k} = {v}" for k, v in items if v is not None)
+        def text(items: Mapping[str, Any]) -> str:
+            return ", ".join(f"{name} = {value}" for name, value in items.items())
 
-        head = [("Options", text("options")), ("Columns", text("roles"))]
+        head = [("Options", text(self._changed())), ("Columns", text(self.call.get("roles", {})))]
         head = [(label, value) for label, value in head if value]
         sections = [
             Section(rows=(*head, ("Observations", f"{self.n_obs:,}"))),

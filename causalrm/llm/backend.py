@@ -17,7 +17,7 @@ import pandas as pd
 
 from causalrm.core.errors import BackendError, DataError, warn
 from causalrm.llm.cache import Cache, Session
-from causalrm.llm.limits import progress
+from causalrm.llm.limits import RateLimit, progress
 from causalrm.llm.plan import Plan
 from causalrm.llm.reply import Prompt, Reply, Request, check_choices, frame, make_requests
 
@@ -39,6 +39,7 @@ class Backend(ABC):
     # Whether choices are part of the request (scored exactly) or read off listed tokens.
     _scores_choices: ClassVar[bool] = False
     _give_up_after: int | None = None
+    _limit = RateLimit()
 
     def __init__(
         self,
@@ -173,8 +174,7 @@ class Backend(ABC):
         rows["prompt_tokens"] = [self._count_tokens(r) for r in requests]
         most = decoding.get("max_completion_tokens", decoding.get("max_tokens"))
         rows["completion_tokens"] = pd.array([most] * len(rows), dtype="Int64")
-        limit = getattr(self, "_limit", None)
-        return Plan(rows, getattr(limit, "requests", None), getattr(limit, "tokens", None), price)
+        return Plan(rows, self._limit.requests, self._limit.tokens, price)
 
     # What a backend may replace.
 
@@ -272,6 +272,11 @@ class _Run:
         busy = 0
         while todo:
             key = todo.popleft()
+            if self.stop is not None:
+                self.cached[key] = False
+                self.replies[key] = Reply(error=f"not sent: {self.stop}", attempts=0)
+                advance(False)
+                continue
             claim = session.claim(key) if session else True
             if claim is False:  # another process is paying for it: ask again later
                 todo.append(key)
@@ -294,8 +299,6 @@ class _Run:
             advance(reply.error is None)
 
     async def _send(self, key: str, connection: Any) -> Reply:
-        if self.stop is not None:
-            return Reply(error=f"not sent: {self.stop}", attempts=0)
         await asyncio.sleep(0)  # lets an interrupt in where backends do not wait for anything
         try:
             reply = await self.backend._answer(self.requests[key], connection)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import math
 import time
-from asyncio import to_thread
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -80,17 +83,29 @@ class FunctionModel(Backend):
             progress=progress,
         )
         self.function = function
+        self._named = _keywords(function)
 
     def __repr__(self) -> str:
         return f"FunctionModel({self.name!r})"
 
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[ThreadPoolExecutor | None]:
+        if self.concurrency == 1:
+            yield None
+            return
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            yield pool
+
     async def _answer(self, request: Request, connection: Any) -> Reply:
         prompt = copy.deepcopy(request.prompt)
-        keywords = _named(self.function, {**request.decoding, "replicate": request.replicate})
+        keywords = {**request.decoding, "replicate": request.replicate}
+        if self._named is not None:
+            keywords = {k: v for k, v in keywords.items() if k in self._named}
         start = time.perf_counter()
         try:
-            if self.concurrency > 1:
-                value = await to_thread(self.function, prompt, **keywords)
+            if connection is not None:
+                call = partial(self.function, prompt, **keywords)
+                value = await asyncio.get_running_loop().run_in_executor(connection, call)
             else:
                 value = self.function(prompt, **keywords)
             if inspect.isawaitable(value):
@@ -101,15 +116,15 @@ class FunctionModel(Backend):
         return replace(reply, latency=time.perf_counter() - start)
 
 
-def _named(function: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:
+def _keywords(function: Callable[..., Any]) -> set[str] | None:
+    """Names of the keywords that a function takes besides the prompt; None for all."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[1:]
     except (TypeError, ValueError):  # some built-ins do not tell
-        return {}
+        return set()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return keywords
-    names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    return {k: v for k, v in keywords.items() if k in names}
+        return None
+    return {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
 
 def _reply(value: Any, request: Request) -> Reply:

@@ -9,7 +9,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -130,11 +130,8 @@ class OpenAICompatible(Backend):
         place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
         return f"OpenAICompatible({self.name!r}, base_url={place or None!r})"
 
-    def _connect(self) -> AbstractAsyncContextManager[Any]:
-        return self._open()
-
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[_Connection]:
+    async def _connect(self) -> AsyncIterator[_Connection]:
         openai = require("openai", "llm")
         key = (self._secret.value or os.environ.get(self.api_key_variable) or "").strip() or None
         if key is None and self.base_url is None:

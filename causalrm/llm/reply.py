@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -103,8 +103,7 @@ class Reply:
 
     def to_json(self) -> str:
         """Write the answer (without what only a failure has) as one line of JSON."""
-        fields = asdict(self)
-        del fields["error"], fields["scope"]
+        fields = {k: v for k, v in vars(self).items() if k not in ("error", "scope")}
         if not math.isfinite(self.latency):
             fields["latency"] = None
         return json.dumps(fields)
@@ -130,11 +129,11 @@ class Request:
     prompt: str | list[dict[str, Any]]
     decoding: dict[str, Any]
     replicate: int = 0
-    choices: tuple[str, ...] | None = field(default=None)
+    choices: tuple[str, ...] | None = None
 
     def to_json(self, model: str, revision: str | None) -> str:
         """Write the request as canonical JSON: the same bytes for the same request."""
-        fields = {"model": model, "revision": revision, **asdict(self)}
+        fields = {"model": model, "revision": revision, **vars(self)}
         return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     def key(self, model: str, revision: str | None) -> str:
@@ -211,7 +210,9 @@ def frame(
         first = reply.logprobs[0] if reply.logprobs else None
         if first is not None and status in ("ok", "empty"):
             if choices is None:
-                mass[i] = min(1.0, math.fsum(math.exp(p) for _, p in first["top"]))
+                listed = {first["token"]: first["logprob"], **dict(first["top"])}
+                shown = [math.exp(p) for p in listed.values() if p is not None]
+                mass[i] = min(1.0, math.fsum(shown))
             else:
                 try:
                     found = _bounds(first, choices, decoding.get("top_logprobs"), variants)

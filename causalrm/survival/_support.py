@@ -67,7 +67,7 @@ def count(rows: Rows, model: Model) -> Counts:
     return Counts(*rows.total(model.counts))
 
 
-def start(model: Model, counts: Counts, nu: float, largest: float) -> np.ndarray:
+def start(model: Model, counts: Counts, largest: float) -> np.ndarray:
     """Starting values: all slopes 0, time scaled by its geometric mean."""
     theta = np.zeros(model.predictors.n_params)
     centre = counts.log_time / max(counts.timed, 1)
@@ -81,8 +81,6 @@ def start(model: Model, counts: Counts, nu: float, largest: float) -> np.ndarray
             theta[first] = -centre
         elif name == "lam" and model.predictors.constant(i) and model.position("phi") is None:
             theta[first] = -centre
-        elif name == "kappa":
-            theta[first] = nu
     return theta
 
 
@@ -228,16 +226,13 @@ def _group(
     few = {name: c[::step] for name, c in block.items()}
     points = Points(model, theta, few, len(next(iter(few.values()))))
     weight = model.weights(few)
-    fitted = [
-        float(np.average(np.exp(-points.curves(t)[0]), weights=weight)) if t > 0 else 1.0
-        for t in grid
-    ]
-    hazard = [
-        float(np.average(np.exp(c[5] - c[0]), weights=weight)) / max(s, 1e-300)
-        for t, s in zip(grid[1:], fitted[1:], strict=True)
-        for c in [points.curves(t)]
-    ]
-    out: dict[str, Any] = {"n": n, "fitted": np.array(fitted), "hazard": np.array(hazard)}
+    fitted, density = np.ones(len(grid)), np.zeros(len(grid))
+    for i, t in enumerate(grid[1:], 1):
+        curve = points.curves(t)
+        fitted[i] = np.average(np.exp(-curve[0]), weights=weight)
+        density[i] = np.average(np.exp(curve[5] - curve[0]), weights=weight)
+    hazard = density[1:] / np.maximum(fitted[1:], 1e-300)
+    out: dict[str, Any] = {"n": n, "fitted": fitted, "hazard": hazard}
     if exact:
         km = kaplan_meier(time, event, entry, w)
         out["km"] = _frame(km.thin(_STEPS))

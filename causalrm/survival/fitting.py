@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,10 @@ def search(
     starts: Sequence[float] | None,
     max_iter: int,
 ) -> tuple[Optimum, dict[str, Any]]:
-    """Climb from several kappas on a sample of rows, then from the best on all of them.
+    """Profile the likelihood over kappa on a sample of rows, then climb on all of them.
+
+    The other parameters are fitted at each starting value of kappa, from those of its neighbour;
+    each local maximum of this profile is a place from which to climb freely.
 
     Parameters
     ----------
@@ -107,7 +110,7 @@ def search(
     Returns
     -------
     Optimum, dict
-        And where each start led.
+        And the profile.
     """
     share = counts.informative / rows.n_obs
     size = max(_SAMPLE, math.ceil(25 * model.predictors.n_params / share))
@@ -124,27 +127,55 @@ def search(
         return maximize(lambda t: part.total(model.sums, t), theta, ridge=l2, lasso=l1, **how)
 
     first = rows.sample(size) if 4 * size < rows.n_obs else rows
-    nus = (math.nan,) if model.kappa is not None else tuple(STARTS if starts is None else starts)
-    found: list[Optimum] = []
-    reached = []
-    for nu in nus:
-        start = support.start(model, counts, nu, largest)
-        try:
-            found.append(climb(first, start, tol=1e-3, max_iter=60, max_step=3.0))
-            reached.append(found[-1].value)
-        except ConvergenceError:
-            reached.append(-math.inf)
-    if not found:
-        raise ConvergenceError(
-            "Expected a maximum from at least one starting value, but the likelihood was not "
-            f"finite at any of {len(nus)}. Rescale the time column, or simplify the formulas."
-        )
-    theta = max(found, key=lambda o: o.value).theta
+    theta = support.start(model, counts, largest)
+    how = {"tol": 1e-2, "max_iter": 60, "max_step": 3.0}
+    tried: dict[str, Any] = {"rows": first.n_obs}
+    if model.kappa is None:
+        nus = np.unique(np.asarray(STARTS if starts is None else starts, dtype=float))
+        profile = _profile(lambda t, **k: climb(first, t, **k, **how), theta, nus)
+        reached = [-math.inf if o is None else o.value for o in profile]
+        tried |= {"nu": nus, "loglik": np.array(reached)}
+        peaks = _peaks(profile)
+        if not peaks:
+            raise ConvergenceError(
+                "Expected a finite likelihood at one starting value or more, but it is not at any "
+                f"of {len(nus)}. Rescale the time column, or simplify the formulas."
+            )
+        theta = max((climb(first, o.theta, **how) for o in peaks), key=lambda o: o.value).theta
+    else:
+        theta = climb(first, theta, **how).theta
     if first is not rows and 8 * _SECOND < rows.n_obs and size < _SECOND:
         theta = climb(rows.sample(_SECOND), theta, tol=1e-2, max_iter=30).theta
-    optimum = climb(rows, theta, max_iter=max_iter)
-    tried = {"nu": [float(v) for v in nus], "loglik": reached, "rows": first.n_obs}
-    return optimum, tried
+    return climb(rows, theta, max_iter=max_iter), tried
+
+
+def _profile(
+    climb: Callable[..., Optimum], theta: np.ndarray, nus: np.ndarray
+) -> list[Optimum | None]:
+    """Maxima with log(kappa + 1), the last coordinate, held at each of `nus`."""
+    out: list[Optimum | None] = [None] * len(nus)
+    middle = int(np.argmin(np.abs(nus - math.log(2.0))))  # near the Weibull, where it is easiest
+    for order in (range(middle, len(nus)), range(middle - 1, -1, -1)):
+        near = theta if out[middle] is None else out[middle].theta  # type: ignore[union-attr]
+        for i in order:
+            start = near.copy()
+            start[-1] = nus[i]
+            try:
+                out[i] = found = climb(start, hold=(len(theta) - 1,))
+            except ConvergenceError:
+                continue
+            near = found.theta
+    return out
+
+
+def _peaks(profile: list[Optimum | None]) -> list[Optimum]:
+    """Local maxima of a profile, its ends included."""
+    values = [-math.inf, *(-math.inf if o is None else o.value for o in profile), -math.inf]
+    return [
+        o
+        for i, o in enumerate(profile)
+        if o is not None and values[i + 1] >= values[i] and values[i + 1] >= values[i + 2]
+    ]
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,10 @@ class SurvivalPlots:
         DataError
             When the fit has no groups by that column.
         """
-        ax = self._curves(ax, by, level, cumulative=False)
+        ax = self._curves(plotting.axes(ax), by, level, cumulative=False)
         ax.set_ylim(0, 1.02)
         ax.set_ylabel("Survival probability")
-        return _legend(ax)
+        return ax
 
     def cumulative_hazard(
         self, ax: Axes | None = None, by: str | None = None, level: float = 0.95
@@ -97,10 +97,11 @@ class SurvivalPlots:
 
         Where the hazards of two groups are proportional, so are these curves.
         """
-        ax = self._curves(ax, by, level, cumulative=True)
-        ax.set_ylim(bottom=0)
+        ax = self._curves(plotting.axes(ax), by, level, cumulative=True)
+        # the last Kaplan-Meier bands reach far beyond the curves
+        ax.set_ylim(0, 1.3 * max(float(np.nanmax(line.get_ydata())) for line in ax.get_lines()))
         ax.set_ylabel("Cumulative hazard")
-        return _legend(ax)
+        return ax
 
     def hazard(
         self,
@@ -152,14 +153,14 @@ class SurvivalPlots:
         top = max(float(np.nanmax(high[_POINTS // 20 :], initial=late)) for _, _, high in curves)
         ax.set_ylim(0, 1.05 * min(top, 2 * late))
         events = np.asarray(r.curves["events"], dtype=float)
-        ax.plot(
-            events, np.zeros(len(events)), "|", color=plotting.GREY, alpha=0.6, markersize=9,
-            markeredgewidth=0.6, label="_events", clip_on=True,
-        )  # fmt: skip
+        bottom = ax.get_xaxis_transform()
+        ax.vlines(events, 0, 0.03, transform=bottom, color=plotting.GREY, linewidth=0.5, alpha=0.6)
         ax.set_xlim(0, end)
         ax.set_xlabel(self._time)
         ax.set_ylabel("Hazard, per unit of time")
-        return _legend(ax) if len(drawn) > 1 else ax
+        if len(drawn) > 1:
+            _legend(ax, *ax.get_legend_handles_labels())
+        return ax
 
     def cox_snell(self, ax: Axes | None = None, level: float = 0.95) -> Axes:
         """Draw the cumulative hazard of the Cox-Snell residuals, the diagonal if the model holds.
@@ -190,17 +191,19 @@ class SurvivalPlots:
         half = (curve["high"].to_numpy(dtype=float) - y) * quantile(level) / quantile(0.95)
         ax = plotting.axes(ax, height=4.8)
         x, y, half = (np.concatenate([[0.0], v]) for v in (x, y, half))
-        name = f"Nelson-Aalen, {percent(check_level(level))} band"
-        plotting.steps(ax, x, y, low=np.clip(y - half, 0, None), high=y + half, label=name)
+        line = plotting.steps(ax, x, y)
+        shade = plotting.band(ax, x, np.clip(y - half, 0, None), y + half, step=True)
         end = 1.04 * max(x[-1], y[-1])
-        ax.plot(
-            [0, end], [0, end], color=plotting.GREY, linewidth=1.0, linestyle=(0, (4, 3)),
-            label="Unit exponential", zorder=1,
+        dashed = (0, (4, 3))
+        (unit,) = ax.plot([0, end], [0, end], color=plotting.GREY, linewidth=1.0, linestyle=dashed)
+        _legend(
+            ax, [(shade, line), unit],
+            [f"Nelson-Aalen, {percent(check_level(level))} band", "Unit exponential"],
         )  # fmt: skip
         ax.set(xlim=(0, end), ylim=(0, end), aspect="equal")
         ax.set_xlabel("Cox-Snell residual")
         ax.set_ylabel("Cumulative hazard of the residuals")
-        return _legend(ax)
+        return ax
 
     def forest(
         self, ax: Axes | None = None, level: float = 0.95, intercepts: bool = False
@@ -259,34 +262,33 @@ class SurvivalPlots:
             )
         return found
 
-    def _curves(self, ax: Axes | None, by: str | None, level: float, cumulative: bool) -> Axes:
-        ax = plotting.axes(ax)
+    def _curves(self, ax: Axes, by: str | None, level: float, cumulative: bool) -> Axes:
         grid = np.asarray(self._result.curves["grid"], dtype=float)
         groups = self._groups(by)
-        name = f"Kaplan-Meier, {percent(check_level(level))} band"
 
         def shown(survival: Any) -> np.ndarray:
-            with np.errstate(divide="ignore"):
-                return -np.log(survival) if cumulative else np.asarray(survival, dtype=float)
+            s = np.asarray(survival, dtype=float)
+            return -np.log(np.where(s > 0, s, math.nan)) if cumulative else s
 
+        handles: list[Any] = []
         for i, (label, group) in enumerate(groups.items()):
             paint = plotting.color(i)
-            text = "Model" if by is None else f"{label.replace(' = ', ': ')} (n = {group['n']:,})"
-            if "km" in group:
-                time, value, low, high = _kaplan_meier(group["km"], grid[-1], level)
+            if "km" in group and len(group["km"]):
+                time, value, low, high = _kaplan_meier(group, level)
                 under = plotting.GREY if by is None else paint
-                look = {"color": under, "linewidth": 1.0, "alpha": 0.9, "label": f"_{name}"}
-                plotting.steps(ax, time, shown(value), **look)
-                ends = (shown(high), shown(low)) if cumulative else (low, high)
-                plotting.band(ax, time, *ends, color=under, step=True)
-            ax.plot(grid, shown(group["fitted"]), color=paint, linewidth=2.0, label=text)
-        extra: list[tuple[Any, str]] = []
+                plotting.steps(ax, time, shown(value), color=under, linewidth=1.0)
+                plotting.band(ax, time, shown(low), shown(high), color=under, step=True)
+            handles += ax.plot(grid, shown(group["fitted"]), color=paint, linewidth=2.0)
+        labels = ["Model"]
+        if by is not None:
+            labels = [f"{label.replace(' = ', ': ')} (n = {g['n']:,})" for label, g in groups.items()]
+            handles.append(Line2D([], [], color=plotting.GREY, linewidth=2.0))
+            labels.append("Model")
         if all("km" in group for group in groups.values()):
             line = Line2D([], [], color=plotting.GREY, linewidth=1.0)
-            extra.append(((Patch(color=plotting.GREY, alpha=0.18, linewidth=0), line), name))
-        if by is not None:
-            extra.insert(0, (Line2D([], [], color=plotting.GREY, linewidth=2.0), "Model"))
-        ax._causalrm_legend = extra  # type: ignore[attr-defined]
+            handles.append((Patch(color=plotting.GREY, alpha=0.18, linewidth=0), line))
+            labels.append(f"Kaplan-Meier, {percent(check_level(level))} band")
+        _legend(ax, handles, labels)
         ax.set_xlim(0, grid[-1])
         ax.set_xlabel(self._time)
         return ax
@@ -307,6 +309,11 @@ class SurvivalPlots:
         model, cov, z = r.model, r._covariance(), quantile(level, r._df)
         out = {}
         for label, group in self._groups(by).items():
+            if "mean" not in group:
+                a, b, c = (np.full(len(t), r.centre[name]) for name in ("phi", "lam", "gamma"))
+                value = np.exp(K.curves(t, a, b, c, r.kappa)[5])
+                out[label] = value, np.full(len(t), math.nan), np.full(len(t), math.nan)
+                continue
             xs = [np.repeat(np.asarray(mean)[:, None], len(t), axis=1) for mean in group["mean"]]
             curve = K.curves(t, *model.parameters(xs, r.estimates, len(t)))
             slope = model.predictors.scores(xs, [curve[6 + i] for i in model.active])
@@ -320,11 +327,11 @@ class SurvivalPlots:
 
 
 def _kaplan_meier(
-    km: pd.DataFrame, end: float, level: float
+    group: Mapping[str, Any], level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Kaplan-Meier steps from 0 to `end` with the band at another level than the stored 0.95."""
+    """Steps from 0 to the last time of a group, with the band at another level than 0.95."""
     time, value, low, high = (
-        km[name].to_numpy(dtype=float) for name in ("time", "value", "low", "high")
+        group["km"][name].to_numpy(dtype=float) for name in ("time", "value", "low", "high")
     )
     factor = quantile(level) / quantile(0.95)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -333,18 +340,25 @@ def _kaplan_meier(
             np.where(bound == value, value, np.exp(log_s * (np.log(bound) / log_s) ** factor))
             for bound in (low, high)
         ]
-    first, last = np.ones(1), slice(len(value) - 1, len(value))
-    stretched = [np.concatenate([first, v, v[last]]) for v in (value, *bounds)]
-    return np.concatenate([[0.0], time, [end][: len(value)]]), *stretched
+    ends = [np.concatenate([[1.0], v, v[-1:]]) for v in (value, *bounds)]
+    return np.concatenate([[0.0], time, [group.get("end", time[-1])]]), *ends
+
+
+def _legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend where it covers least, on a light ground."""
+    ax.legend(
+        handles, labels, loc="best", fontsize="small", frameon=True, framealpha=0.85,
+        edgecolor="none", borderaxespad=0.3, handler_map={tuple: HandlerTuple(ndivide=1)},
+    )  # fmt: skip
 
 
 def _names(data: Any, columns: Sequence[str]) -> list[str]:
     """A label per row from the columns in which rows differ."""
-    given = {c: np.asarray(data[c]) for c in dict.fromkeys(columns) if c in data.columns}
-    n = len(data)
-    vary = {c: v for c, v in given.items() if len(set(v.tolist())) > 1}
-    text = [
-        ", ".join(f"{c}: {v[i]:g}" if isinstance(v[i], float) else f"{c}: {v[i]}" for c, v in vary.items())
-        for i in range(n)
+    given = {c: np.asarray(data[c]).tolist() for c in dict.fromkeys(columns)}
+    vary = {c: v for c, v in given.items() if len(set(v)) > 1}
+    texts = [
+        ", ".join(f"{c}: {v:g}" if isinstance(v, float) else f"{c}: {v}" for c, v in row)
+        for row in (list(zip(vary, values, strict=True)) for values in zip(*vary.values(), strict=True))
     ]
-    return text if len(set(text)) == n else [f"row {i}" for i in range(n)]
+    n = len(next(iter(given.values()), ()))
+    return texts if len(set(texts)) == n else [f"row {i}" for i in range(n)]

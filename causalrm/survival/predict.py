@@ -54,9 +54,7 @@ class Points:
             xj = p.part(self.xs, j)
             for i in range(j + 1):
                 xi, block = p.part(self.xs, i), cov[p.slices[i], sj]
-                left = np.repeat(block, self.n, axis=0) if xi is None else block.T @ xi
-                if xi is None and xj is not None:
-                    left = np.repeat(block.T, self.n, axis=1)
+                left = np.repeat(block.T, self.n, axis=1) if xi is None else block.T @ xi
                 right = np.ones((1, self.n)) if xj is None else xj
                 out[self.model.active[i], self.model.active[j]] = np.einsum("pn,pn->n", left, right)
         return out
@@ -112,7 +110,9 @@ def _log_hazard(points: Points, time: float, gradient: bool) -> tuple[np.ndarray
         g = np.exp(points.c)
         at_one = points.a + points.b
         value = np.where(g > 1, -np.inf, np.where(g < 1, np.inf, at_one))
-        return value, np.zeros((4, points.n))
+        slope = np.zeros((4, points.n))
+        slope[:2] = g == 1  # log h(0) = log phi + log lambda
+        return value, slope
     curve = points.curves(time)
     return curve[5], curve[6:10]
 

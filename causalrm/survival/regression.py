@@ -67,7 +67,7 @@ class SurvivalRegression(Estimator):
         Share of the absolute penalty: 0 is ridge, 1 lasso. With a lasso part there are no standard
         errors.
     starts : sequence of float, optional
-        Starting values of log(kappa + 1).
+        Values of log(kappa + 1) at which the likelihood is profiled for starting values.
     max_iter : int, default 100
         Most Newton steps over all rows.
 

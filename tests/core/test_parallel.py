@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import joblib
 import pytest
@@ -183,26 +184,33 @@ def test_bad_blas_limit(bad: object) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_an_interrupt_ends_the_workers() -> None:
+def test_an_interrupt_ends_the_workers(tmp_path: Path) -> None:
     code = (
-        "import time; from causalrm.core import parallel\n"
-        "def job(i):\n    if i == 0: return i\n    time.sleep(60)\n"
-        "try:\n    parallel.map(job, range(4), n_jobs=2)\n"
-        "except KeyboardInterrupt:\n    print('interrupted', flush=True)\n"
+        "import pathlib, sys, time; from causalrm.core import parallel\n"
+        "def job(path):\n"
+        "    path.touch()\n"
+        "    time.sleep(120)\n"
+        "try:\n"
+        "    parallel.map(job, [pathlib.Path(sys.argv[1], str(i)) for i in range(4)], n_jobs=2)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', flush=True)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", "print('ready', flush=True)\n" + code],
+        [sys.executable, "-c", code, str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    time.sleep(4)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    start = time.monotonic()
-    out, err = process.communicate(timeout=30)
-    assert time.monotonic() - start < 20
+    try:
+        for _ in range(600):
+            if len(list(tmp_path.iterdir())) == 2:  # both workers are at work
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (out, err, process.returncode) == ("interrupted\n", "", 0)
 
 
