@@ -177,7 +177,7 @@ def _spiegelhalter(y: Floats, p: Floats, w: Floats) -> tuple[float, float, int]:
 
 
 def spiegelhalter(y: Floats, p: Floats, w: Floats | None = None) -> Spiegelhalter:
-    """sum w (y-p)(1-2p) over the root of its variance under perfect calibration."""
+    """Sum w (y-p)(1-2p) over the root of its variance under perfect calibration."""
     top, var, count = _spiegelhalter(y, p, np.empty(0) if w is None else w)
     return Spiegelhalter(top / np.sqrt(var) if var > 0.0 else float("nan"), count)
 
@@ -299,9 +299,7 @@ def bins(y: Floats, p: Floats, edges: Floats, w: Floats | None = None) -> Bins:
     if w is None and np.array_equal(edges, equal_edges(k)):
         s = _bin_equal(y, p, np.append(edges, 2.0))
         r = s[:, 2] - s[:, 1]
-        return Bins(
-            edges, s[:, 0], s[:, 0], s[:, 1], s[:, 2], s[:, 3], s[:, 0], r, s[:, 3]
-        )
+        return Bins(edges, s[:, 0], s[:, 0], s[:, 1], s[:, 2], s[:, 3], s[:, 0], r, s[:, 3])
     s = _bin_weighted(y, p, np.ones_like(p) if w is None else w, bin_index(p, edges), k)
     return Bins(edges, *(s[:, j] for j in range(8)))
 

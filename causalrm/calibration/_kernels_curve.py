@@ -180,9 +180,7 @@ def _loess(p: Floats, w: Floats, at: Floats, span: float, degree: int) -> Floats
     return out
 
 
-def loess_matrix(
-    p: Floats, w: Floats, at: Floats, span: float = 0.75, degree: int = 2
-) -> Floats:
+def loess_matrix(p: Floats, w: Floats, at: Floats, span: float = 0.75, degree: int = 2) -> Floats:
     """Smoother matrix (len(at), K) of a local polynomial on increasing scores p with weights w.
 
     The loess of Austin and Steyerberg's calibration indices: tricube weights, local quadratic,

@@ -286,7 +286,7 @@ def logistic_influence(
 
 
 def beta_columns(p: Floats, eps: float) -> tuple[Floats, Floats, int]:
-    """log p and -log(1-p) of clipped scores, the columns of beta calibration."""
+    """Log p and -log(1-p) of clipped scores, the columns of beta calibration."""
     clipped = int(np.count_nonzero((p < eps) | (p > 1.0 - eps)))
     q = np.clip(p, eps, 1.0 - eps)
     return np.log(q), -np.log1p(-q), clipped

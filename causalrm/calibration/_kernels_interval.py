@@ -6,11 +6,9 @@ that cover. Here tests are inverted along a path of gaps c * m(p), c >= 0, which
 perfect calibration through the estimated gap m and beyond: a value T(c m) belongs to the
 interval unless the observed statistic is extreme among statistics simulated at c.
 
-The data enter through sums over K cells of neighbouring scores; a simulated sample is one
-normal vector of residual sums with their covariance and one of cell weights. A draw costs O(K)
-whatever n, and the same draws serve every c. The split of the error between the two sides
-follows Feldman and Cousins (1998): at c = 0 all of it lies above, so that the interval keeps
-its level at the boundary.
+The samples are those of `_kernels_cells`; the same draws serve every c. The split of the error
+between the two sides follows Feldman and Cousins (1998): at c = 0 all of it lies above, so that
+the interval keeps its level at the boundary.
 """
 
 from __future__ import annotations
@@ -22,226 +20,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 
-from causalrm.calibration._kernels_curve import (
-    loess_matrix,
-    node_spectrum,
-    smooth_ece,
-    smoothed,
-)
-from causalrm.calibration._kernels_fit import logistic
-from causalrm.calibration._kernels_rank import Ties, segment_sums
+from causalrm.calibration._kernels_cells import Samples
+from causalrm.calibration._kernels_curve import node_spectrum, smooth_ece, smoothed
 from causalrm.core.kernel import kernel
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-_FEW = 20.0  # cells of fewer rows are simulated row by row
-_EPS = 1e-6  # scores are clipped to it where the direction of the path needs a logit
-
-
-# --- cells -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Rows gathered in K cells of neighbouring scores, in increasing order."""
-
-    lower: Floats  # (K,), lowest score of the cell
-    p: Floats  # (K,), mean score
-    weight: Floats  # (K,), sum w
-    weight2: Floats  # (K,), sum w^2
-    residual: Floats  # (K,), sum w (y - p)
-
-
-def cells(t: Ties, n_cells: int = 256, edges: Floats | None = None) -> Cells:
-    """Cells of about equal weight that respect `edges`; equal scores share a cell."""
-    k = t.value.shape[0]
-    if k <= n_cells:
-        at = np.arange(k + 1)
-    else:
-        each = t.negative + t.positive
-        middle = np.cumsum(each)
-        total = middle[-1]
-        middle -= 0.5 * each  # so that a heavy score has a cell of its own
-        at = np.searchsorted(middle, np.arange(1, n_cells) / n_cells * total)
-    if edges is not None:
-        at = np.concatenate((at, np.searchsorted(t.value, edges[1:-1])))
-    at = np.unique(np.concatenate((at, [0, k]))).astype(np.int64)
-    weight = segment_sums(at, t.negative + t.positive)
-    mean = segment_sums(at, (t.negative + t.positive) * t.value) / weight
-    positive = segment_sums(at, t.positive)
-    weight2 = weight
-    if t.positive2 is not t.positive:
-        weight2 = segment_sums(at, t.negative2 + t.positive2)
-    return Cells(t.value[at[:-1]], mean, weight, weight2, positive - weight * mean)
-
-
-def node_cells(t: Ties, nodes: int) -> Cells:
-    """Cells around the nodes 0, 1/nodes, ..., 1, empty ones included, for smooth ECE."""
-    at = np.rint(t.value * nodes).astype(np.int64)
-    size = nodes + 1
-    weight = np.bincount(at, t.negative + t.positive, size)
-    weight2 = weight
-    if t.positive2 is not t.positive:
-        weight2 = np.bincount(at, t.negative2 + t.positive2, size)
-    residual = np.bincount(at, t.residual, size)
-    p = np.arange(size) / nodes
-    return Cells(np.maximum(p - 0.5 / nodes, 0.0), p, weight, weight2, residual)
-
-
-def direction(c: Cells, smoother: Floats | None = None) -> Floats:
-    """Estimated gap in each cell: logistic recalibration, and what it misses, shrunk.
-
-    The remainder is that of loess (or of the cells themselves when there are few); its share is
-    James and Stein's positive part over ten groups of equal weight. A noisy direction would
-    spread the gap over all scores, and the intervals would be too high.
-    """
-    z = np.log(np.clip(c.p, _EPS, 1 - _EPS) / (1 - np.clip(c.p, _EPS, 1 - _EPS)))
-    positive = np.clip(c.residual + c.weight * c.p, 0.0, c.weight)
-    negative = c.weight - positive
-    columns: tuple[tuple[Floats | None, ...], ...] = ((None, z), (None,))
-    fitted = c.p
-    for choice in columns:
-        fit = logistic(choice, negative, positive, inference=False)
-        if fit.status == "ok":
-            slope = fit.coef[1] * z if len(choice) == 2 else 0.0
-            fitted = np.asarray(np.broadcast_to(expit(fit.coef[0] + slope), c.p.shape))
-            break
-    gap = fitted - c.p
-    rest = c.residual - c.weight * gap
-    var = c.weight2 * np.maximum(fitted * (1.0 - fitted), 1e-9)
-    total = np.cumsum(c.weight)
-    group = np.minimum(((total - c.weight / 2) / total[-1] * 10).astype(np.int64), 9)
-    r, v = np.bincount(group, rest, 10), np.bincount(group, var, 10)
-    used = v > 0.0
-    chi2 = float((r[used] ** 2 / v[used]).sum())
-    share = max(0.0, 1.0 - (np.count_nonzero(used) - 2) / chi2) if chi2 > 0.0 else 0.0
-    if share > 0.0:
-        mean = np.divide(rest, c.weight, out=np.zeros_like(rest), where=c.weight > 0.0)
-        gap = gap + share * (mean if smoother is None else smoother @ mean)
-    return np.asarray(np.clip(c.p + gap, 0.0, 1.0) - c.p)
-
-
-# --- simulated samples -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Simulated cell sums: weights (B, K), and residual noise at c = 0 and c = 1 (B, K)."""
-
-    cells: Cells
-    gap: Floats  # (K,), the direction m
-    weight: Floats
-    noise0: Floats
-    noise1: Floats
-
-    @property
-    def shift(self) -> Floats:
-        """What the gap adds to the residual sums at c = 1, (B, K)."""
-        return np.asarray(self.weight * self.gap)
-
-
-@dataclass(frozen=True)
-class Factor:
-    """Noise as independent normal multiples of G rows: clusters, or replicates of a design."""
-
-    residual: Floats  # (G, K), residual sums y - p - m within cells
-    weight: Floats  # (G, K), weights within cells, less their expected share
-    df: float  # degrees of freedom of the scale
-
-
-def cluster_factor(
-    c: Cells,
-    gap: Floats,
-    y: Floats,
-    p: Floats,
-    w: Floats | None,
-    cluster: Ints,
-    n_clusters: int,
-    rng: np.random.Generator,
-    at_most: int = 1000,
-) -> Factor:
-    """Sums by cluster and cell; very many clusters are first added up in random groups.
-
-    Sums of independent clusters are independent, so the covariance stays unbiased.
-    """
-    if n_clusters > at_most:
-        cluster = rng.permutation(n_clusters)[cluster] % at_most
-        n_clusters = at_most
-    k = c.p.shape[0]
-    cell = np.searchsorted(c.lower, p, side="right") - 1
-    flat = cluster * k + np.maximum(cell, 0)
-    weight = np.ones_like(p) if w is None else w
-    residual = np.bincount(flat, weight * (y - p - gap[cell]), n_clusters * k)
-    mass = np.bincount(flat, weight, n_clusters * k).reshape(n_clusters, k)
-    mass = mass - mass.sum(axis=1, keepdims=True) * (c.weight / c.weight.sum())
-    scale = np.sqrt(n_clusters / max(n_clusters - 1, 1))
-    return Factor(
-        residual.reshape(n_clusters, k) * scale, mass * scale, float(max(n_clusters - 1, 1))
-    )
-
-
-def samples(
-    c: Cells,
-    gap: Floats,
-    n_draws: int,
-    rng: np.random.Generator,
-    factor: Factor | None = None,
-) -> Samples:
-    """Draw cell weights and residual noise.
-
-    Independent rows: the rows of a cell are Poisson and their outcomes Bernoulli at the assumed
-    curve; in cells of many rows both are replaced by their normal limits. Nothing is estimated
-    from the spread inside a cell, which may hold a single row.
-    """
-    shape = (n_draws, c.p.shape[0])
-    if factor is not None:
-        z = rng.standard_normal((n_draws, factor.residual.shape[0]))
-        z *= np.sqrt(factor.df / rng.chisquare(factor.df, (n_draws, 1)))
-        noise = z @ factor.residual
-        return Samples(c, gap, np.maximum(c.weight + z @ factor.weight, 0.0), noise, noise)
-    used = c.weight > 0.0
-    size = np.divide(c.weight2, c.weight, out=np.zeros_like(c.weight), where=used)
-    rows = np.divide(c.weight, size, out=np.zeros_like(size), where=used)
-    q = np.clip(c.p + gap, 0.0, 1.0)
-    noise0, noise1 = np.empty(shape), np.empty(shape)
-    few = rows < _FEW
-    weight = rows + rng.standard_normal(shape) * np.sqrt(rows)
-    weight[:, few] = rng.poisson(rows[few], (n_draws, int(few.sum())))
-    z = rng.standard_normal((n_draws, int((~few).sum())))
-    z *= np.sqrt(np.maximum(weight[:, ~few], 0.0))
-    noise0[:, ~few] = z * np.sqrt(c.p * (1.0 - c.p))[~few]
-    noise1[:, ~few] = z * np.sqrt(q * (1.0 - q))[~few]
-    _draw_rows(np.flatnonzero(few), weight, c.p, q, noise0, noise1, rng)
-    for x in (weight, noise0, noise1):
-        x *= size
-    return Samples(c, gap, np.maximum(weight, 0.0), noise0, noise1)
-
-
-@kernel
-def _draw_rows(
-    few: Ints,
-    weight: Floats,
-    p: Floats,
-    q: Floats,
-    noise0: Floats,
-    noise1: Floats,
-    rng: np.random.Generator,
-) -> None:
-    # Outcomes of single rows; one uniform number serves both ends of the path.
-    for d in range(weight.shape[0]):
-        for k in few:
-            n = int(weight[d, k])
-            a = 0
-            b = 0
-            for _ in range(n):
-                u = rng.random()
-                a += u < p[k]
-                b += u < q[k]
-            noise0[d, k] = a - n * p[k]
-            noise1[d, k] = b - n * q[k]
 
 
 # --- statistics of a simulated sample ----------------------------------------------------------
@@ -255,7 +40,8 @@ def _draw_rows(
 def _entropy(q: float) -> float:
     if q <= 0.0 or q >= 1.0:
         return 0.0
-    return -q * np.log(q) - (1.0 - q) * np.log1p(-q)
+    h: float = -q * np.log(q) - (1.0 - q) * np.log1p(-q)
+    return h
 
 
 @kernel
@@ -295,7 +81,8 @@ def _corp(kind: int, v: Floats, weight: Floats, p: Floats, stack: Floats) -> flo
         return (score - fitted) / total
     if kind == 5:
         return -fitted / total - rate * rate
-    return _entropy(rate) - fitted / total
+    dsc: float = _entropy(rate) - fitted / total
+    return dsc
 
 
 @kernel
@@ -370,9 +157,7 @@ class Statistic:
     def draws(self, c: float) -> Floats:
         """Simulated statistics at c, (B,)."""
         return np.asarray(
-            _simulated(
-                self.kind, c, self.shift, self.noise0, self.noise1, self.weight, self.extra
-            )
+            _simulated(self.kind, c, self.shift, self.noise0, self.noise1, self.weight, self.extra)
         )
 
     def shares(self, c: float) -> tuple[float, float]:
@@ -517,22 +302,70 @@ def smooth_statistic(s: Samples, observed: float) -> Statistic:
 def corp_statistic(s: Samples, kind: int) -> Statistic:
     """MCB (4) or DSC (5) of the Brier score, or of the log score (6, 7)."""
     c = s.cells
-    p = np.clip(c.p, 1e-15, 1 - 1e-15) if kind >= 6 else c.p
-    stack = np.empty((2, c.p.shape[0]))
+    pairs = np.arange(0, c.p.shape[0], 2 if c.weight.sum() > 40.0 * c.p.shape[0] else 1)
+
+    def join(x: Floats) -> Floats:
+        # Where cells hold many rows every other boundary can go: half the work.
+        return np.asarray(np.add.reduceat(x, pairs, axis=-1))
+
+    weight = join(c.weight)
+    p = join(c.weight * c.p) / weight
+    gap = join(c.weight * s.gap) / weight
+    if kind >= 6:
+        p = np.clip(p, 1e-15, 1 - 1e-15)
+    stack = np.empty((2, p.shape[0]))
 
     def at(residual: Floats) -> float:
-        return float(_statistic(kind, residual, c.weight, p, stack))
+        return float(_statistic(kind, residual, weight, p, stack))
 
     return Statistic(
         kind,
-        at(c.residual),
-        s.shift,
-        s.noise0,
-        s.noise1,
-        s.weight,
+        at(join(c.residual)),
+        join(s.shift),
+        join(s.noise0),
+        join(s.noise1),
+        join(s.weight),
         p,
-        lambda x: at(c.weight * (np.clip(c.p + x * s.gap, 0.0, 1.0) - c.p)),
+        lambda x: at(weight * (np.clip(p + x * gap, 0.0, 1.0) - p)),
     )
+
+
+@kernel
+def _isotonic_draws(noise: Floats, weight: Floats, p: Floats) -> Floats:
+    n_draws, k = noise.shape
+    out = np.empty((n_draws, k))
+    first = np.empty(k, np.int64)
+    stack = np.empty((2, k))
+    for d in range(n_draws):
+        top = -1
+        for j in range(k):
+            a = weight[d, j]
+            b = noise[d, j] + p[j] * a
+            start = j
+            # A cell that a sample left empty takes the value of the block before it.
+            while top >= 0 and (a <= 0.0 or stack[1, top] * a >= b * stack[0, top]):
+                a += stack[0, top]
+                b += stack[1, top]
+                start = first[top]
+                top -= 1
+            top += 1
+            first[top] = start
+            stack[0, top] = a
+            stack[1, top] = b
+        end = k
+        for m in range(top, -1, -1):
+            value = stack[1, m] / stack[0, m] if stack[0, m] > 0.0 else p[first[m]]
+            out[d, first[m] : end] = min(max(value, 0.0), 1.0)
+            end = first[m]
+    return out
+
+
+def consistency_band(s: Samples, level: float) -> tuple[Floats, Floats]:
+    """Pointwise quantiles of the isotonic curve under perfect calibration, on the cells."""
+    draws = _isotonic_draws(s.noise0, s.weight, s.cells.p)
+    tail = 0.5 - 0.5 * level
+    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
+    return np.asarray(low), np.asarray(high)
 
 
 # --- inversion ---------------------------------------------------------------------------------
@@ -583,39 +416,69 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
 
     less, null = shares(0.0)
 
-    def below(f: float) -> float:
+    least = 0.5 / t.noise0.shape[0]
+
+    def score(share: float) -> float:
+        return float(ndtri(min(max(share, least), 1.0 - least)))
+
+    def below(share: float) -> float:
         # Error left on the lower side: it depends on how far the path has come, in normal units.
-        if null >= 1.0 or f <= 0.0:
+        if null >= 1.0 or share <= 0.0:
             return 0.5 * alpha
-        return float(np.interp(ndtri(null) - ndtri(f), grid, table)) if f < null else 0.0
+        return float(np.interp(ndtri(null) - ndtri(share), grid, table)) if share < null else 0.0
 
     def solve(f: Callable[[float], float]) -> float:
-        # f falls from positive to negative.
+        # f falls from positive to negative, about linearly: false position, with halving of
+        # the end that stays (Illinois), inside a bracket that doubling has found.
         low, high = 0.0, 1.0
-        while f(high) > 0.0:
-            low, high = high, 2.0 * high
+        f_low, f_high = f(low), f(high)
+        if f_low <= 0.0:
+            return low
+        while f_high > 0.0:
+            low, high, f_low = high, 2.0 * high, f_high
             if high > 1e6:
                 return float("inf")
+            f_high = f(high)
+        side = 0
         while high - low > 4e-3 * high and high > 1e-9:
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if f(middle) > 0.0 else (low, middle)
+            c = (low * f_high - high * f_low) / (f_high - f_low)
+            c = min(max(c, low + 0.02 * (high - low)), high - 0.02 * (high - low))
+            at = f(c)
+            if abs(at) < 5e-3:
+                return c
+            if at > 0.0:
+                low, f_low = c, at
+                f_high *= 0.5 if side > 0 else 1.0
+                side = 1
+            else:
+                high, f_high = c, at
+                f_low *= 0.5 if side < 0 else 1.0
+                side = -1
         return 0.5 * (low + high)
 
     def value(c: float) -> float:
         # None of the measures exceeds one; nothing less can be said where a path has no end.
         return min(t.truth(c), 1.0) if np.isfinite(c) else 1.0
 
-    c_low = 0.0
-    if less > level:
-        c_low = solve(lambda c: shares(c)[0] - (level + below(shares(c)[1])))
-    least = 0.5 / t.noise0.shape[0]
-    c_high = solve(lambda c: shares(c)[1] - max(below(shares(c)[1]), least))
-    centre = solve(lambda c: sum(shares(c)) - 1.0) if less + null > 1.0 else 0.0
+    def lower(c: float) -> float:
+        strictly, share = shares(c)
+        return score(strictly) - score(level + below(share))
+
+    def upper(c: float) -> float:
+        share = shares(c)[1]
+        return score(share) - score(max(below(share), 2.0 * least))
+
+    c_low = solve(lower) if less > level else 0.0
+    c_high = solve(upper)
+    centre = 0.0
+    if less + null > 1.0:
+        centre = solve(lambda c: score(0.5 * sum(shares(c))))
     spread = null_mean = float("nan")
     if t.limit is None:
         null_mean = float(t.draws(0.0).mean())
         if np.isfinite(centre):
             spread = float(t.draws(centre).std())
+    c_high = max(c_low, c_high)
     return Inverted(
         value(c_low), value(c_high), value(centre), spread, 1.0 - less, null_mean, centre
     )

@@ -345,9 +345,7 @@ def _cumulative(
 
 def cumulative(t: Ties) -> Cumulative:
     """Cumulative sum of w (y-p) over the sorted scores, read between ties, start included."""
-    high, low, sigma, _ = _cumulative(
-        t.value, t.negative, t.positive, t.negative2, t.positive2
-    )
+    high, low, sigma, _ = _cumulative(t.value, t.negative, t.positive, t.negative2, t.positive2)
     return Cumulative(high - low, max(high, -low), sigma)
 
 

@@ -8,8 +8,10 @@ added in a fixed order, so the answer has the same bits for any number of thread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import lru_cache
 from typing import Any
 
@@ -36,6 +38,27 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="causalrm")
 
 
+if hasattr(os, "register_at_fork"):  # a forked process has the pool's queue but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def each[T, R](function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Apply a function that frees the GIL to every item, on threads, results in order.
+
+    Every call sees the caller's context, so that ``np.errstate`` holds there too.
+    """
+    threads = min(n_threads(), len(items)) if len(items) > 1 else 1
+    if threads < 2:
+        return map(function, items)
+    contexts = [copy_context() for _ in items]  # a context can be entered by one thread at a time
+    return _pool(threads).map(lambda c, item: c.run(function, item), contexts, items)
+
+
+def length(block: Block) -> int:
+    """Number of rows of a block."""
+    return len(next(iter(block.values())))
+
+
 def _span(columns: Block, start: int, stop: int, function: Function, args: tuple[Any, ...]) -> Sums:
     out: Sums | None = None
     for a in range(start, stop, BLOCK):
@@ -48,15 +71,13 @@ def _span(columns: Block, start: int, stop: int, function: Function, args: tuple
 def sum_columns(columns: Block, n: int, function: Function, args: tuple[Any, ...]) -> Sums:
     """Sum `function` over the blocks of columns held in memory, on threads where it pays."""
     size = max(1, -(-n // (BLOCK * _SPANS))) * BLOCK
-    starts = range(0, n, size)
-    threads = min(n_threads(), len(starts)) if len(starts) > 1 else 1
 
     def task(a: int) -> Sums:
         return _span(columns, a, min(a + size, n), function, args)
 
     out: Sums | None = None
     with blas_limit(1):
-        for part in map(task, starts) if threads < 2 else _pool(threads).map(task, starts):
+        for part in each(task, range(0, n, size)):
             out = add(out, part)
     assert out is not None
     return out
@@ -89,19 +110,23 @@ class Rows:
 
     def sample(self, size: int) -> Rows:
         """About `size` rows, one drawn from each of as many equal stretches of the data."""
-        if self.n_obs <= size:
-            if self.in_memory:
-                return self
-            parts = [part for _, part in self.parts()]
+        if self.n_obs > size:
+            parts = self._take(_stratified(self.n_obs, size))
+        elif self.in_memory:
+            return self
         else:
-            picks = _stratified(self.n_obs, size)
-            parts = []
-            for first, part in self.parts():
-                n = len(next(iter(part.values())))
-                rows = picks[np.searchsorted(picks, first) : np.searchsorted(picks, first + n)]
-                parts.append({name: c[rows - first] for name, c in part.items()})
+            parts = self._take(np.arange(self.n_obs))
         joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-        return Rows(joined, len(next(iter(joined.values()))))
+        return Rows(joined, length(joined))
+
+    def _take(self, picks: np.ndarray) -> list[Block]:
+        """The rows with these numbers, in increasing order, part by part."""
+        out: list[Block] = []
+        for first, part in self.parts():
+            a, b = np.searchsorted(picks, [first, first + length(part)])
+            if a < b:
+                out.append({name: c[picks[a:b] - first] for name, c in part.items()})
+        return out
 
 
 def _stratified(n: int, size: int) -> np.ndarray:
@@ -111,7 +136,17 @@ def _stratified(n: int, size: int) -> np.ndarray:
 
 
 class BatchRows(Rows):
-    """Rows that are read again, part by part, for every sum (parquet files)."""
+    """Rows that are read again, part by part, for every sum (parquet files).
+
+    Parameters
+    ----------
+    batches : callable
+        Gives the parts, native data frames, from the first on.
+    read : callable
+        Turns a part into checked columns.
+    n : int
+        Number of rows.
+    """
 
     in_memory = False
 
@@ -122,52 +157,83 @@ class BatchRows(Rows):
         """Give the first row number and the columns of each part, in order."""
         first = 0
         for batch in self._batches():
-            columns = self._read(batch)
-            yield first, columns
-            first += len(next(iter(columns.values())))
+            if len(batch):
+                columns = self._read(batch)
+                yield first, columns
+                first += len(batch)
 
     def total(self, function: Function, *args: Any) -> Sums:
         """Sum of ``function(block, *args)`` over all blocks of rows."""
-        out: Sums | None = None
-        for _, columns in self.parts():
-            n = len(next(iter(columns.values())))
-            if n:
-                out = add(out, sum_columns(columns, n, function, args))
-        if out is None:
-            raise DataError("Expected rows, but the data hold none. Give at least one row.")
-        return out
+        return _total(sum_columns(c, length(c), function, args) for _, c in self.parts())
 
 
 class DaskRows(BatchRows):
-    """Rows of a Dask collection: each partition is summed where it lies."""
+    """Rows of a Dask collection: each partition is read and summed where it lies.
 
-    def __init__(self, partitions: list[Any], read: Callable[[Any], Block], n: int):
-        def batches() -> Iterator[Any]:
-            for partition in partitions:
-                yield partition.compute()
+    Parameters
+    ----------
+    partitions : list
+        Delayed data frames.
+    read : callable
+        Turns a part into checked columns.
+    sizes : sequence of int
+        Number of rows of each partition.
+    """
 
-        super().__init__(batches, read, n)
-        self._partitions = partitions
+    def __init__(self, partitions: list[Any], read: Callable[[Any], Block], sizes: Sequence[int]):
+        super().__init__(lambda: (p.compute() for p in partitions), read, sum(sizes))
+        self._partitions, self._sizes = partitions, list(sizes)
 
     def total(self, function: Function, *args: Any) -> Sums:
         """Sum of ``function(block, *args)``; one task per partition, added in their order."""
-        from dask.base import compute
-        from dask.delayed import delayed
+        return _total(
+            on_partitions(_sum_partition, self._partitions, self._read, function, args)
+        )
 
-        task = delayed(_sum_partition, pure=False)
-        sums = compute(*[task(p, self._read, function, args) for p in self._partitions])  # type: ignore[no-untyped-call]
-        out: Sums | None = None
-        for part in sums:
-            if part is not None:
-                out = add(out, part)
-        if out is None:
-            raise DataError("Expected rows, but the data hold none. Give at least one row.")
-        return out
+    def _take(self, picks: np.ndarray) -> list[Block]:
+        edges = np.cumsum([0, *self._sizes])
+        places = np.searchsorted(picks, edges)
+        wanted = [
+            picks[a:b] - edge
+            for a, b, edge in zip(places[:-1], places[1:], edges[:-1], strict=True)
+        ]
+        parts = on_partitions(_take_partition, self._partitions, self._read, each=wanted)
+        return [part for part in parts if part is not None]
+
+
+def _total(parts: Iterable[Sums | None]) -> Sums:
+    out: Sums | None = None
+    for part in parts:
+        if part is not None:
+            out = add(out, part)
+    if out is None:
+        raise DataError("Expected rows, but the data hold none. Give at least one row.")
+    return out
+
+
+def on_partitions(
+    function: Callable[..., Any], partitions: Sequence[Any], *args: Any, each: Any = None
+) -> list[Any]:
+    """``function(partition, *args)`` as one Dask task per partition; results in their order.
+
+    With `each`, every partition also gets its own item of it as last argument.
+    """
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    task = delayed(function, pure=False)
+    own = [()] * len(partitions) if each is None else [(item,) for item in each]
+    tasks = [task(p, *args, *last) for p, last in zip(partitions, own, strict=True)]
+    return list(compute(*tasks))  # type: ignore[no-untyped-call]
 
 
 def _sum_partition(
     frame: Any, read: Callable[[Any], Block], function: Function, args: tuple[Any, ...]
 ) -> Sums | None:
-    columns = read(frame)
-    n = len(next(iter(columns.values())))
-    return sum_columns(columns, n, function, args) if n else None
+    return sum_columns(read(frame), len(frame), function, args) if len(frame) else None
+
+
+def _take_partition(
+    frame: Any, read: Callable[[Any], Block], rows: np.ndarray
+) -> Block | None:
+    return {name: c[rows] for name, c in read(frame).items()} if len(rows) else None

@@ -64,6 +64,7 @@ class Predictors:
         self.shift = [np.zeros(len(d)) for d in self.unique]
         self.scale = [np.ones(len(d)) for d in self.unique]
         self.sd = [np.ones(len(d)) for d in self.unique]
+        self.mean = [np.zeros(len(d)) for d in self.unique]
 
     # ---------------------------------------------------------------- scaling and rank
 
@@ -98,7 +99,7 @@ class Predictors:
             mean, gram = sums[2 * i] / n, sums[2 * i + 1] / n
             var = np.clip(np.diag(gram) - mean**2, 0.0, None)
             self.sd[i] = size[i] * np.sqrt(var)
-            means = about[i] + size[i] * mean
+            means = self.mean[i] = about[i] + size[i] * mean
             user = [
                 name for name, w in zip(names, self.which, strict=True) if w == i
             ]

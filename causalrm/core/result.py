@@ -216,7 +216,7 @@ class Result(ABC):
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return the estimates, one row per term, with intervals at `level`."""
 
-    def _fit_lines(self) -> list[tuple[str, str]]:
+    def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         """Return what `summary` says about the fit as a whole: (label, text) pairs."""
         return []
 
@@ -245,7 +245,7 @@ class Result(ABC):
         sections = [
             Section(rows=(*head, ("Observations", f"{self.n_obs:,}"))),
             section(self.to_frame(level), "Coefficients", level),
-            Section("Fit", rows=tuple(self._fit_lines())),
+            Section("Fit", rows=tuple(self._fit_lines(level))),
             Section("Assumptions", rows=tuple(a._row() for a in self.assumptions)),
             Section("Warnings", rows=tuple((str(i), w) for i, w in enumerate(self.warnings, 1))),
         ]
@@ -513,7 +513,7 @@ class LikelihoodResult(Result):
             ) from error
         return Test(name, statistic if df is None else statistic / q, q, p, df)
 
-    def _fit_lines(self) -> list[tuple[str, str]]:
+    def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         law = "normal" if self._df is None else f"t({self._df:g})"
         others = [kind for kind in self.covariances if kind != self.covariance]
         also = f"; also kept: {', '.join(others)}" if others else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from causalrm.core.result import Assumption
 from causalrm.survival.curves import StepCurve, kaplan_meier, nelson_aalen
 from causalrm.survival.model import Model
 from causalrm.survival.predict import Points
-from causalrm.survival.roles import Roles
+from causalrm.survival.roles import Roles, check_values
 
 if TYPE_CHECKING:
     from causalrm.survival.result import SurvivalResult
@@ -99,34 +99,33 @@ def cure_sums(block: Block, model: Model, theta: np.ndarray) -> tuple[Any, ...]:
     return float(p.sum()), model.predictors.score(points.xs, g)
 
 
-def centre_sums(block: Block, model: Model, theta: np.ndarray) -> tuple[np.ndarray]:
-    """Sums of the linear predictors of phi, lambda and gamma."""
-    n = len(next(iter(block.values())))
-    a, b, c, _ = model.parameters(model.predictors.matrices(block, n), theta, n)
-    return (np.array([a.sum(), b.sum(), c.sum()]),)
+def summarise(
+    rows: Rows, model: Model, theta: np.ndarray, means: list[np.ndarray]
+) -> dict[str, Any]:
+    """Everything that plots, tables and assumptions need from the rows.
 
-
-def summarise(rows: Rows, model: Model, theta: np.ndarray, counts: Counts) -> dict[str, Any]:
-    """Everything that plots, tables and assumptions need from the rows."""
-    n = rows.n_obs
-    constant = all(
-        model.position(name) is None or model.predictors.constant(int(model.position(name) or 0))
-        for name in ("phi", "lam", "gamma")
-    )
+    Parameters
+    ----------
+    rows, model
+    theta : ndarray of shape (k,)
+        Coefficients of the columns as they are.
+    means : list of ndarray
+        Means of the columns of each design.
+    """
+    n, p = rows.n_obs, model.predictors
+    centre = {"phi": 0.0, "lam": 0.0, "gamma": 0.0}
+    for name, w, f, s in zip(model.names, p.which, p.first, p.slices, strict=True):
+        if w >= 0:
+            centre[name] = float(theta[s] @ means[w][f:])
     sample = rows.sample(_CURVE_ROWS)
     block = next(iter(sample.parts()))[1]
-    if constant:
-        first = {name: c[:1] for name, c in block.items()}
-        centre = centre_sums(first, model, theta)[0]
-    else:
-        centre = rows.total(centre_sums, model, theta)[0] / n
     kappa = model.kappa
     if kappa is None:
         kappa = math.expm1(theta[-1])
     curves, diagnostics = _curves(block, model, theta)
     diagnostics["curve_rows"] = sample.n_obs
     out: dict[str, Any] = {
-        "centre": dict(zip(("phi", "lam", "gamma"), map(float, centre), strict=True)),
+        "centre": centre,
         "curves": curves,
         "diagnostics": diagnostics,
         "cure": None,
@@ -138,11 +137,11 @@ def summarise(rows: Rows, model: Model, theta: np.ndarray, counts: Counts) -> di
         cloglog = math.log(-math.log(mean)) if 0 < mean < 1 else math.nan
         slope = gradient / n / (mean * math.log(mean))
         out["cure"] = {"cloglog": cloglog, "gradient": slope}
-        diagnostics.update(_follow_up(block, model, theta, mean))
+        diagnostics.update(_follow_up(block, model, theta))
     return out
 
 
-def _follow_up(block: Block, model: Model, theta: np.ndarray, cure: float) -> dict[str, float]:
+def _follow_up(block: Block, model: Model, theta: np.ndarray) -> dict[str, float]:
     """How much of the plateau of a cure model was seen.
 
     The share of the events that the model expects in those not cured by the end of follow-up, the
@@ -150,16 +149,19 @@ def _follow_up(block: Block, model: Model, theta: np.ndarray, cure: float) -> di
     10.1093/biomet/79.4.731 (small values support a plateau).
     """
     time, event, _, upper = model.times(block)
-    last = float(time.max())
-    rows = {name: c[:_FITTED_ROWS] for name, c in block.items()}
+    n, last = len(time), float(time.max())
+    rows = {name: c[:: max(1, n // _FITTED_ROWS)] for name, c in block.items()}
     points = Points(model, theta, rows, len(next(iter(rows.values()))))
-    survival = float(np.exp(-points.curves(last)[0]).mean())
+    w = model.weights(rows)
+    survival = float(np.average(np.exp(-points.curves(last)[0]), weights=w))
+    cure = float(np.average(np.exp(-np.exp(points.cure()[0])), weights=w))
     out = {"follow_up_share": (1.0 - survival) / (1.0 - cure) if cure < 1 else math.nan}
     if upper is None and event.any():
         latest = float(time[event > 0].max())
         late = int(((event > 0) & (time > 2 * latest - last) & (time <= latest)).sum())
+        out["follow_up_rows"] = float(n)
         out["censored_after_last_event"] = float((time > latest).sum())
-        out["maller_zhou_alpha"] = float((1.0 - late / len(time)) ** len(time))
+        out["maller_zhou_alpha"] = float((1.0 - late / n) ** n)
     return out
 
 
@@ -232,7 +234,11 @@ def _group(
         fitted[i] = np.average(np.exp(-curve[0]), weights=weight)
         density[i] = np.average(np.exp(curve[5] - curve[0]), weights=weight)
     hazard = density[1:] / np.maximum(fitted[1:], 1e-300)
-    out: dict[str, Any] = {"n": n, "fitted": fitted, "hazard": hazard}
+    designs = model.predictors.matrices(block, n)
+    out: dict[str, Any] = {
+        "n": n, "end": float(time.max()), "fitted": fitted, "hazard": hazard,
+        "mean": [np.average(x, axis=1, weights=w) for x in designs],
+    }  # fmt: skip
     if exact:
         km = kaplan_meier(time, event, entry, w)
         out["km"] = _frame(km.thin(_STEPS))
@@ -281,11 +287,12 @@ def residuals(result: SurvivalResult, data: Any, kind: str) -> pd.Series:
             f"Expected kind 'cox-snell', 'martingale' or 'deviance', but saw {kind!r}."
         )
     model, theta = result.model, result.estimates
-    roles = model.roles
+    roles = replace(model.roles, weights=None, cluster=None)
     source, rows = encode_new(
         data, model.predictors.unique, roles.numbers,
         infinite=[] if roles.upper is None else [roles.upper],
     )  # fmt: skip
+    check_values(rows, roles, source.index)
     _, event, _, upper = model.times(rows.columns)
     end, begin = cox_snell(rows.columns, model, theta)
     expected, events = end - begin, event.copy()
@@ -295,7 +302,8 @@ def residuals(result: SurvivalResult, data: Any, kind: str) -> pd.Series:
         top = points.curves(np.where(inside, upper, 1.0))[0]
         # mean of a unit exponential between two bounds
         gap = top - end
-        mean = 1.0 - gap / np.expm1(np.where(gap > 0, gap, 1.0))
+        with np.errstate(over="ignore"):
+            mean = 1.0 - gap / np.expm1(np.where(gap > 0, gap, 1.0))
         expected = np.where(inside, end - begin + np.where(gap > 0, mean, 0.0), expected)
         events = np.where(inside, 1.0, events)
     if kind == "cox-snell":
@@ -358,7 +366,8 @@ def assumptions(roles: Roles, summary: dict[str, Any], model: Model) -> tuple[As
         text += " had been seen"
         if "censored_after_last_event" in d:
             text += (
-                f"; {d['censored_after_last_event']:.0f} rows were censored after the last event"
+                f"; {d['censored_after_last_event']:.0f} of {d['follow_up_rows']:.0f} rows looked "
+                "at were censored after the last event"
                 f"; Maller-Zhou alpha {d['maller_zhou_alpha']:.3g}"
             )
         out.append(

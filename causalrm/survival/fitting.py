@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from causalrm.core.blocks import Rows
+from causalrm.core.blocks import Block, Rows
 from causalrm.core.errors import (
     ConvergenceError,
     ConvergenceWarning,
@@ -25,9 +25,11 @@ from causalrm.survival import _support as support
 from causalrm.survival.model import Model
 
 STARTS = (-2.0, -1.0, -0.5, 0.0, 0.4, 0.7, 1.3, 2.5)
-_SAMPLE, _SECOND = 2_000, 32_768  # rows for the first and the second round of a large fit
+_SAMPLE = 2_000  # rows of the first round of a fit; a second takes every 16th, within bounds
+_SECOND = (8_192, 131_072)
 _ILL = 1e5  # condition number of the information, scaled to unit diagonal
 _BOUNDARY = 8.0  # |log(kappa + 1)| beyond which kappa is at the end of its range
+_WIDE = 30.0  # standard error per standard deviation of a column that only a runaway has
 _FEW_CLUSTERS = 30
 
 
@@ -65,11 +67,8 @@ def check_redundant(model: Model, rows: Rows) -> None:
     constant = gamma is None or model.predictors.constant(gamma)
     if model.kappa != 1.0 or phi is None or lam is None or not constant:
         return
-    block = next(iter(rows.sample(_SAMPLE).parts()))[1]
-    xs = model.predictors.matrices(block, len(next(iter(block.values()))))
-    parts = [model.predictors.part(xs, i) for i in (phi, lam)]
-    both = np.concatenate([x for x in parts if x is not None])
-    dependent = dependent_columns(both @ both.T)
+    (gram,) = rows.total(_scales_gram, model, phi, lam)  # a sample may lack a level
+    dependent = dependent_columns(gram)
     if dependent is not None:
         parameter, term = model.labels()
         names = [
@@ -80,6 +79,14 @@ def check_redundant(model: Model, rows: Rows) -> None:
             f"up to the factor gamma, but both use {[names[i] for i in dependent]}. Put each "
             "covariate in one of them, and drop one intercept (phi=None or no '1 +' in lam)."
         )
+
+
+def _scales_gram(block: Block, model: Model, phi: int, lam: int) -> tuple[np.ndarray]:
+    """Gram matrix of the columns of both scales side by side."""
+    xs = model.predictors.matrices(block, len(next(iter(block.values()))))
+    parts = [model.predictors.part(xs, i) for i in (phi, lam)]
+    both = np.concatenate([x for x in parts if x is not None])
+    return (both @ both.T,)
 
 
 def search(
@@ -144,8 +151,9 @@ def search(
         theta = max((climb(first, o.theta, **how) for o in peaks), key=lambda o: o.value).theta
     else:
         theta = climb(first, theta, **how).theta
-    if first is not rows and 8 * _SECOND < rows.n_obs and size < _SECOND:
-        theta = climb(rows.sample(_SECOND), theta, tol=1e-2, max_iter=30).theta
+    second = min(max(rows.n_obs // 16, _SECOND[0]), _SECOND[1])
+    if 4 * size < second and 4 * second < rows.n_obs:
+        theta = climb(rows.sample(second), theta, tol=1e-2, max_iter=30).theta
     return climb(rows, theta, max_iter=max_iter), tried
 
 
@@ -239,6 +247,8 @@ def covariances(
                 IdentificationWarning,
                 log,
             )
+        else:
+            _warn_of_runaways(bread, model, names, log)
         out["model"] = bread if ridge is None else sandwich(bread, information)
         out["robust"] = sandwich(bread, optimum.meat)
     df = None
@@ -269,6 +279,29 @@ def covariances(
         )
     t = model.predictors.transform()
     return Covariances({name: t @ c @ t.T for name, c in out.items()}, used, k, df, condition)
+
+
+def _warn_of_runaways(bread: np.ndarray, model: Model, names: list[str], log: list[str]) -> None:
+    """Warn of coefficients without a finite estimate, such as that of a level without events.
+
+    The likelihood then flattens out along them: steps end where nothing is left to gain, with a
+    standard error that no data would give.
+    """
+    size = column_sizes(model)
+    unit = np.where(size > 0, np.maximum(size, 0.01), 1.0)  # a rare level is a small column
+    if model.kappa is None:
+        unit[-1] = 0.0  # `warn_about` looks after kappa
+    far = np.sqrt(np.diag(bread)) * unit > _WIDE
+    if far.any():
+        runaways = [name for name, is_far in zip(names, far, strict=True) if is_far]
+        warn(
+            f"There is no finite estimate of {runaways}: the likelihood keeps rising, ever more "
+            "slowly, while they run to infinity, so that their values, intervals and tests mean "
+            "nothing. A level, or a combination of covariates, in which nobody has an event does "
+            "this. Merge or drop the level, remove the term, or give a penalty.",
+            IdentificationWarning,
+            log,
+        )
 
 
 def warn_about(optimum: Optimum, model: Model, log: list[str]) -> None:

@@ -18,6 +18,7 @@ from causalrm.survival import _kernels as K
 from causalrm.survival.roles import Roles
 
 PARAMETERS = ("phi", "lam", "gamma", "kappa")
+_END = 30.0  # |log(kappa + 1)| beyond which a double cannot tell kappa from the end of its range
 
 
 @dataclass(frozen=True)
@@ -179,22 +180,27 @@ class Model:
 
         The outer products cost little beside the rest and spare a pass at the end.
         """
+        k = self.predictors.n_params
+        refused = -math.inf, np.zeros(k), np.zeros((k, k)), np.zeros((k, k))
+        if self.kappa is None and abs(theta[-1]) > _END:
+            return refused
         xs, rows = self._derivatives(block, theta)
         w = self.weights(block)
-        if w is not None:
-            rows *= w
+        with np.errstate(invalid="ignore"):  # a weight of 0 where the likelihood is 0
+            if w is not None:
+                rows *= w
         value = float(rows[0].sum())
-        k = self.predictors.n_params
         if not math.isfinite(value):
-            return -math.inf, np.zeros(k), np.zeros((k, k)), np.zeros((k, k))
+            return refused
         m = len(self.active)
         g = rows[[1 + i for i in self.active]]
         weights = np.empty((2, m * (m + 1) // 2, rows.shape[1]))
-        for slot, (i, j) in enumerate(pairs(m)):
-            weights[0, slot] = rows[K.SLOT[self.active[i], self.active[j]]]
-            np.multiply(g[i], g[j], out=weights[1, slot])
-        hessian, meat = self.predictors.hessian(xs, weights)
-        return value, self.predictors.score(xs, list(g)), hessian, meat
+        with np.errstate(over="ignore", invalid="ignore"):  # far from the maximum; refused there
+            for slot, (i, j) in enumerate(pairs(m)):
+                weights[0, slot] = rows[K.SLOT[self.active[i], self.active[j]]]
+                np.multiply(g[i], g[j], out=weights[1, slot])
+            hessian, meat = self.predictors.hessian(xs, weights)
+            return value, self.predictors.score(xs, list(g)), hessian, meat
 
     def values(self, block: Block, theta: np.ndarray) -> tuple[float]:
         """Log-likelihood of a block."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -22,9 +21,12 @@ from causalrm.survival import _kernels as K
 from causalrm.survival.predict import predict
 
 if TYPE_CHECKING:
+    from causalrm.survival._calibration import Calibration
+    from causalrm.survival.contrast import ContrastResult
     from causalrm.survival.result import SurvivalResult
 
 _POINTS = 200  # of a smooth curve
+_CURVE = 8  # times from which a contrast is drawn as a curve, not as points
 _PARAMETERS = {
     "phi": "phi (speed of time)",
     "lam": "lambda (level of the hazard)",
@@ -55,15 +57,11 @@ class SurvivalPlots:
     def __init__(self, result: SurvivalResult):
         self._result = result
 
-    def __call__(
-        self, ax: Axes | None = None, by: str | None = None, level: float = 0.95
-    ) -> Axes:
+    def __call__(self, ax: Axes | None = None, by: str | None = None, level: float = 0.95) -> Axes:
         """Fitted survival against Kaplan-Meier; the same as `survival`."""
         return self.survival(ax, by, level)
 
-    def survival(
-        self, ax: Axes | None = None, by: str | None = None, level: float = 0.95
-    ) -> Axes:
+    def survival(self, ax: Axes | None = None, by: str | None = None, level: float = 0.95) -> Axes:
         """Draw fitted survival, averaged over the rows, against Kaplan-Meier with its band.
 
         Parameters
@@ -99,7 +97,8 @@ class SurvivalPlots:
         """
         ax = self._curves(plotting.axes(ax), by, level, cumulative=True)
         # the last Kaplan-Meier bands reach far beyond the curves
-        ax.set_ylim(0, 1.3 * max(float(np.nanmax(line.get_ydata())) for line in ax.get_lines()))
+        drawn = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()]
+        ax.set_ylim(0, 1.3 * max(float(np.nanmax(y)) for y in drawn))
         ax.set_ylabel("Cumulative hazard")
         return ax
 
@@ -205,9 +204,7 @@ class SurvivalPlots:
         ax.set_ylabel("Cumulative hazard of the residuals")
         return ax
 
-    def forest(
-        self, ax: Axes | None = None, level: float = 0.95, intercepts: bool = False
-    ) -> Axes:
+    def forest(self, ax: Axes | None = None, level: float = 0.95, intercepts: bool = False) -> Axes:
         """Draw the coefficients of the covariates with their intervals, by parameter.
 
         Parameters
@@ -271,7 +268,7 @@ class SurvivalPlots:
             return -np.log(np.where(s > 0, s, math.nan)) if cumulative else s
 
         handles: list[Any] = []
-        for i, (label, group) in enumerate(groups.items()):
+        for i, group in enumerate(groups.values()):
             paint = plotting.color(i)
             if "km" in group and len(group["km"]):
                 time, value, low, high = _kaplan_meier(group, level)
@@ -281,7 +278,7 @@ class SurvivalPlots:
             handles += ax.plot(grid, shown(group["fitted"]), color=paint, linewidth=2.0)
         labels = ["Model"]
         if by is not None:
-            labels = [f"{label.replace(' = ', ': ')} (n = {g['n']:,})" for label, g in groups.items()]
+            labels = [f"{_words(name)} (n = {g['n']:,})" for name, g in groups.items()]
             handles.append(Line2D([], [], color=plotting.GREY, linewidth=2.0))
             labels.append("Model")
         if all("km" in group for group in groups.values()):
@@ -309,27 +306,188 @@ class SurvivalPlots:
         model, cov, z = r.model, r._covariance(), quantile(level, r._df)
         out = {}
         for label, group in self._groups(by).items():
-            if "mean" not in group:
-                a, b, c = (np.full(len(t), r.centre[name]) for name in ("phi", "lam", "gamma"))
-                value = np.exp(K.curves(t, a, b, c, r.kappa)[5])
-                out[label] = value, np.full(len(t), math.nan), np.full(len(t), math.nan)
-                continue
             xs = [np.repeat(np.asarray(mean)[:, None], len(t), axis=1) for mean in group["mean"]]
             curve = K.curves(t, *model.parameters(xs, r.estimates, len(t)))
             slope = model.predictors.scores(xs, [curve[6 + i] for i in model.active])
             sd = np.sqrt(np.clip(np.einsum("kt,kl,lt->t", slope, cov, slope), 0, None))
             value = np.exp(curve[5])
-            out[label.replace(" = ", ": ")] = value, value * np.exp(-z * sd), value * np.exp(z * sd)
+            out[_words(label)] = value, value * np.exp(-z * sd), value * np.exp(z * sd)
         return out
+
+
+class ContrastPlots:
+    """Plots of standardized contrasts: ``result.plot()`` and ``result.plot.<kind>()``.
+
+    From eight times on estimates are joined to a curve with a band, which starts at time 0, where
+    everybody is free of the event; fewer are points with intervals. Each kind takes `ax`, `level`
+    and a `label` for the legend, by which several results can share one Axes.
+
+    Parameters
+    ----------
+    result : ContrastResult
+    """
+
+    def __init__(self, result: ContrastResult):
+        self._result = result
+
+    def __call__(
+        self, ax: Axes | None = None, level: float = 0.95, label: str | None = None
+    ) -> Axes:
+        """Draw the difference in survival over time or, without times, in restricted mean."""
+        kind = self.difference if len(self._result.times) else self.rmst
+        return kind(ax, level, label)
+
+    def difference(
+        self, ax: Axes | None = None, level: float = 0.95, label: str | None = None
+    ) -> Axes:
+        """Draw the difference in marginal survival from the reference, over time.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        level : float
+            Of the pointwise band.
+        label : str, optional
+            In the legend.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        DataError
+            When the result has no times.
+        """
+        return self._draw("survival difference", "Survival difference", ax, level, label, 0.0)
+
+    def rmst(self, ax: Axes | None = None, level: float = 0.95, label: str | None = None) -> Axes:
+        """Draw the difference in restricted mean survival over its horizon; as `difference`."""
+        return self._draw("rmst difference", "Restricted mean difference", ax, level, label, 0.0)
+
+    def survival(
+        self, ax: Axes | None = None, level: float = 0.95, label: str | None = None
+    ) -> Axes:
+        """Draw marginal survival under each level of the treatment; arguments as `difference`."""
+        ax = self._draw("survival", "Marginal survival", ax, level, label, 1.0)
+        ax.set_ylim(0, 1.02)
+        return ax
+
+    def _draw(
+        self,
+        parameter: str,
+        ylabel: str,
+        ax: Axes | None,
+        level: float,
+        label: str | None,
+        start: float,
+    ) -> Axes:
+        r = self._result
+        frame = r.to_frame(level)
+        frame = frame[frame["parameter"] == parameter]
+        if frame.empty:
+            role = "rmst=" if parameter.startswith("rmst") else "times="
+            raise DataError(
+                f"Expected a contrast with {role} for this plot, but saw none. Give it to "
+                "standardized_contrast."
+            )
+        ax = plotting.axes(ax)
+        taken = len(ax.get_legend_handles_labels()[1])
+        several = frame["term"].nunique() > 1
+        for i, (term, part) in enumerate(frame.groupby("term", sort=False)):
+            arm = str(term).replace(" - ", " \N{MINUS SIGN} ") if several else ""
+            text = ", ".join(filter(None, [label, f"{r.treatment}: {arm}" if arm else None]))
+            columns = ("time", "estimate", "conf_low", "conf_high")
+            x, y, low, high = (part[name].to_numpy(dtype=float) for name in columns)
+            look: dict[str, Any] = {"color": plotting.color(taken + i), "label": text or None}
+            if len(x) >= _CURVE:
+                x, y, low, high = (
+                    np.concatenate([[first], v])
+                    for first, v in ((0.0, x), (start, y), (start, low), (start, high))
+                )
+                plotting.band(ax, x, low, high, color=look["color"])
+                ax.plot(x, y, linewidth=1.8, **look)
+            else:  # side by side where several share a time
+                x = x + 0.012 * (taken + i) * float(frame["time"].max())
+                ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", markersize=5, **look)
+        if start == 0.0:
+            plotting.reference(ax, y=0.0)
+            first, second = frame["term"].iloc[0], r.treatment
+            if not several:
+                ylabel += f", {second}: " + str(first).replace(" - ", " \N{MINUS SIGN} ")
+        handles, labels = ax.get_legend_handles_labels()
+        if labels:
+            # the search for an empty place does not see the bars of points
+            over = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 3}
+            _legend(ax, handles, labels, **({} if len(x) >= _CURVE else over))
+        roles = r.call["roles"]
+        at = str(roles.get("time") or f"{roles['lower']}, {roles['upper']}")
+        ax.set_xlim(left=0, auto=True)  # the next result on these Axes may reach further
+        ax.set_xlabel(f"Horizon, {at}" if parameter.startswith("rmst") else at)
+        ax.set_ylabel(ylabel)
+        return ax
+
+
+class CalibrationPlots:
+    """Plot of observed against predicted risk: ``result.plot()``.
+
+    Parameters
+    ----------
+    result : Calibration
+    """
+
+    def __init__(self, result: Calibration):
+        self._result = result
+
+    def __call__(self, ax: Axes | None = None, level: float = 0.95) -> Axes:
+        """Draw the observed risk of each group and the smooth curve, with their intervals.
+
+        Groups stand at their mean predicted risk; on the dashed diagonal predictions are right.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        level : float
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        r = self._result
+        groups, curve = r.to_frame(level), r.curve(level)
+        columns = ("predicted", "estimate", "conf_low", "conf_high")
+        x, y, low, high = (groups[name].to_numpy(dtype=float) for name in columns)
+        u, v, below, above = (curve[name].to_numpy(dtype=float) for name in columns)
+        ax = plotting.axes(ax, height=4.8)
+        (unit,) = ax.plot([0, 1], [0, 1], color=plotting.GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        shade = plotting.band(ax, u, below, above, color=plotting.color(0))
+        (line,) = ax.plot(u, v, color=plotting.color(0), linewidth=1.8)
+        dots = ax.errorbar(
+            x, y, yerr=[y - low, high - y], fmt="o", markersize=5, color=plotting.color(1)
+        )
+        top = min(1.0, 1.05 * float(np.nanmax(np.concatenate([high, x, u, v]))))
+        ax.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+        until = f"{r.call['roles']['time']} \N{LESS-THAN OR EQUAL TO} {r.time:g}"
+        ax.set_xlabel(f"Predicted risk, {until}")
+        ax.set_ylabel(f"Observed risk, {until}")
+        text = percent(level)
+        _legend(
+            ax, [dots, (shade, line), unit],
+            [f"Kaplan-Meier by group, {text} interval", f"Smooth, {text} band", "Ideal"],
+        )  # fmt: skip
+        return ax
 
 
 # ---------------------------------------------------------------------------- helpers
 
 
-def _kaplan_meier(
-    group: Mapping[str, Any], level: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Steps from 0 to the last time of a group, with the band at another level than 0.95."""
+def _words(group: str) -> str:
+    """``arm = b``, the name of a group of rows, as ``arm: b``."""
+    return group.replace(" = ", ": ", 1)
+
+
+def _kaplan_meier(group: Mapping[str, Any], level: float) -> list[np.ndarray]:
+    """Steps from 0 to the last time of a group, value and band, which is stored at 0.95."""
     time, value, low, high = (
         group["km"][name].to_numpy(dtype=float) for name in ("time", "value", "low", "high")
     )
@@ -340,25 +498,28 @@ def _kaplan_meier(
             np.where(bound == value, value, np.exp(log_s * (np.log(bound) / log_s) ** factor))
             for bound in (low, high)
         ]
-    ends = [np.concatenate([[1.0], v, v[-1:]]) for v in (value, *bounds)]
-    return np.concatenate([[0.0], time, [group.get("end", time[-1])]]), *ends
+    drawn = [np.concatenate([[1.0], v, v[-1:]]) for v in (value, *bounds)]
+    return [np.concatenate([[0.0], time, [group["end"]]]), *drawn]
 
 
-def _legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def _legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str], **options: Any) -> None:
     """A legend where it covers least, on a light ground."""
-    ax.legend(
-        handles, labels, loc="best", fontsize="small", frameon=True, framealpha=0.85,
-        edgecolor="none", borderaxespad=0.3, handler_map={tuple: HandlerTuple(ndivide=1)},
-    )  # fmt: skip
+    look: dict[str, Any] = {
+        "loc": "best", "fontsize": "small", "framealpha": 0.85, "edgecolor": "none",
+        "borderaxespad": 0.3, "handler_map": {tuple: HandlerTuple(ndivide=1)},
+    }  # fmt: skip
+    ax.legend(handles, labels, **look | options)
 
 
 def _names(data: Any, columns: Sequence[str]) -> list[str]:
     """A label per row from the columns in which rows differ."""
     given = {c: np.asarray(data[c]).tolist() for c in dict.fromkeys(columns)}
     vary = {c: v for c, v in given.items() if len(set(v)) > 1}
+    n = len(data)
     texts = [
-        ", ".join(f"{c}: {v:g}" if isinstance(v, float) else f"{c}: {v}" for c, v in row)
-        for row in (list(zip(vary, values, strict=True)) for values in zip(*vary.values(), strict=True))
+        ", ".join(
+            f"{c}: {v[i]:g}" if isinstance(v[i], float) else f"{c}: {v[i]}" for c, v in vary.items()
+        )
+        for i in range(n)
     ]
-    n = len(next(iter(given.values()), ()))
     return texts if len(set(texts)) == n else [f"row {i}" for i in range(n)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,15 +17,24 @@ from causalrm.core.result import check_level, quantile
 from causalrm.survival import _kernels as K
 from causalrm.survival.model import Model
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+
+def _gauss_legendre(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(size)
+    return 0.5 * (nodes + 1.0), 0.5 * weights
+
+
+_RULE, _PANEL = _gauss_legendre(40), _gauss_legendre(20)
+_SHARES = (0.02, 0.9, 1.0 - 1e-5)  # of the fall of a survivor function, where panels meet
 
 
 def rmst_rule(horizon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights for the integral of a survivor function over [0, horizon].
+    """Nodes and weights for the integral of smooth survivor functions over [0, horizon].
 
-    Gauss-Legendre in v with t = horizon v^4, which smooths t^gamma at zero for small gamma.
+    Gauss-Legendre in v with t = horizon v^4, which smooths t^gamma at zero for small gamma. It
+    is one rule for all rows, for averages over them; `Points.rmst` adapts to each row.
     """
-    v, w = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
+    v, w = _RULE
     return horizon * v**4, horizon * 4.0 * v**3 * w
 
 
@@ -74,14 +84,26 @@ class Points:
         return K.curves(np.ascontiguousarray(t), self.a, self.b, self.c, self.kappa)
 
     def rmst(self, horizon: float, gradient: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Restricted mean up to `horizon` and its gradient (4, n)."""
+        """Restricted mean up to `horizon` and its gradient (4, n).
+
+        Gauss-Legendre between 0, quantiles of each row and the horizon: a survivor function that
+        falls within a small part of the range is lost between the nodes of one rule for all rows.
+        """
+        fall = -np.expm1(-self.curves(horizon)[0])
+        ends = [np.zeros(self.n)]
+        for share in _SHARES:
+            t = K.quantile(share * fall, self.a, self.b, self.c, self.kappa)
+            ends.append(np.clip(t**0.25, ends[-1], horizon**0.25))
+        ends.append(np.full(self.n, horizon**0.25))
         value, slope = np.zeros(self.n), np.zeros((4, self.n))
-        for t, w in zip(*rmst_rule(horizon), strict=True):
-            curve = self.curves(t)
-            s = np.exp(-curve[0])
-            value += w * s
-            if gradient:
-                slope -= w * s * curve[1:5]
+        for low, high in itertools.pairwise(ends):
+            for x, w in zip(*_PANEL, strict=True):
+                v = low + (high - low) * x  # t = v^4 smooths t^gamma at zero for small gamma
+                curve = self.curves(v**4)
+                s = w * (high - low) * 4.0 * v**3 * np.exp(-curve[0])
+                value += s
+                if gradient:
+                    slope -= s * np.where(s > 0, curve[1:5], 0.0)  # else 0 times infinity
         return value, slope
 
     def cure(self) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +124,8 @@ Quantity = Callable[[Points, float, bool], tuple[np.ndarray, np.ndarray]]
 def _log_cumulative(points: Points, time: float, gradient: bool) -> tuple[np.ndarray, np.ndarray]:
     curve = points.curves(time)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log(curve[0]), np.where(curve[0] > 0, curve[1:5] / curve[0], 0.0)
+        inside = (curve[0] > 0) & (curve[0] < np.inf)
+        return np.log(curve[0]), np.where(inside, curve[1:5] / curve[0], 0.0)
 
 
 def _log_hazard(points: Points, time: float, gradient: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +255,7 @@ def _long_index(index: pd.Index, at: np.ndarray, label: str) -> pd.MultiIndex:
 def _slope(what: str, x: np.ndarray, h: float) -> np.ndarray:
     """Absolute derivative of the way back, for standard errors on the natural scale."""
     if what in _DECREASING:
-        e = np.exp(x)
+        e = np.minimum(np.exp(x), 1e3)  # beyond, the product is 0
         return np.asarray(e * np.exp(-e))
     if what == "rmst":
         p = 1.0 / (1.0 + np.exp(-x))

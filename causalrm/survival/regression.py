@@ -196,14 +196,14 @@ class SurvivalRegression(Estimator):
         check_redundant(model, rows)
 
         penalty = Penalty(float(self.penalty), float(self.l1_ratio))
-        largest = max(c.high for c in reader.columns if c.name in (time, lower))
+        largest = max(c.high for c in reader.columns if c.name in (time, lower, upper))
         optimum, tried = search(
             model, rows, counts, largest, penalty, self.starts, self.max_iter
         )
         levels = next((c.levels for c in reader.columns if c.name == cluster), None)
         n_clusters = None if levels is None else len(levels)
+        warn_about(optimum, model, log)  # first: it says why the information may be singular
         cov = covariances(model, rows, optimum, n_clusters, penalty, self.covariance, log)
-        warn_about(optimum, model, log)
         theta = model.predictors.transform() @ optimum.theta
         parameter, term = model.labels()
 
@@ -211,7 +211,7 @@ class SurvivalRegression(Estimator):
             {name: designs.get(name) for name in ("phi", "lam", "gamma")},
             lam_intercept, family.kappa, roles, model.mean_weight,
         )  # fmt: skip
-        summary = support.summarise(rows, raw, theta, counts)
+        summary = support.summarise(rows, raw, theta, model.predictors.mean)
         diagnostics = {
             "converged": optimum.converged,
             "iterations": optimum.iterations,

@@ -13,6 +13,7 @@ from scipy import stats
 
 from causalrm.core.design import Design
 from causalrm.core.errors import DataError
+from causalrm.core.format import percent
 from causalrm.core.result import Estimate, LikelihoodResult, Scale, Test, quantile
 from causalrm.survival import _kernels as K
 from causalrm.survival.model import Model
@@ -62,7 +63,7 @@ class SurvivalResult(LikelihoodResult):
     fingerprint: tuple[float, ...] = ()
 
     def _scales(self) -> Mapping[str, Scale]:
-        return {"kappa": Scale(math.expm1, math.exp)}
+        return {"kappa": Scale(_expm1, lambda nu: _expm1(nu) + 1.0)}
 
     @cached_property
     def model(self) -> Model:
@@ -155,7 +156,7 @@ class SurvivalResult(LikelihoodResult):
         statistic = max(2.0 * (big.loglik - small.loglik), 0.0)
         return Test("likelihood ratio", statistic, df, float(stats.chi2.sf(statistic, df)))
 
-    def _fit_lines(self) -> list[tuple[str, str]]:
+    def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         kinds = {
             "right": "right-censored", "interval": "interval-censored", "left": "left-censored",
             "entry": "with delayed entry",
@@ -166,18 +167,14 @@ class SurvivalResult(LikelihoodResult):
         )
         turn = self.turning_point
         shape = self.hazard_shape + ("" if math.isnan(turn) else f" (turns at {turn:.3g})")
-        lines = [("Rows", rows), *super()._fit_lines()]
+        lines = [("Rows", rows), *super()._fit_lines(level)]
         if self.fixed_kappa is not None:
             lines.append(("kappa", f"{self.fixed_kappa:g} (fixed)"))
         lines.append(("Hazard", shape + ", at mean covariates"))
         if self.cure is not None:
-            e = self.cure_fraction()
-            lines.append(
-                (
-                    "Cure fraction",
-                    f"{e.estimate:.4f}, 95% interval [{e.conf_low:.4f}, {e.conf_high:.4f}]",
-                )
-            )
+            e = self.cure_fraction(level)
+            ends = f"[{e.conf_low:.4f}, {e.conf_high:.4f}]"
+            lines.append(("Cure fraction", f"{e.estimate:.4f}, {percent(level)} interval {ends}"))
         return lines
 
     @property
@@ -186,6 +183,11 @@ class SurvivalResult(LikelihoodResult):
         from causalrm.survival.plots import SurvivalPlots
 
         return SurvivalPlots(self)
+
+
+def _expm1(x: float) -> float:
+    """Exponential minus 1, infinite where a double ends: an interval of kappa may reach there."""
+    return math.expm1(x) if x < 709.0 else math.inf
 
 
 def not_comparable(small: SurvivalResult, big: SurvivalResult) -> str:

@@ -115,8 +115,15 @@ def check_counts(counts: Counts, n: int, model: Model) -> None:
             "Check how events are coded (1 is an event); without events nothing can be estimated."
         )
     if n < k:
+        columns = {c.name: c for d in model.predictors.unique for c in d.columns}
+        wide = [
+            f"column {c.name!r} has {len(c.levels)} levels"
+            for c in columns.values()
+            if c.levels is not None and len(c.levels) > 10
+        ]
+        why = f" ({'; '.join(wide)}: numbers read as text?)" if wide else ""
+        remedy = "Convert it with pandas.to_numeric, or simplify" if wide else "Simplify"
         raise IdentificationError(
             f"Expected at least as many rows as parameters, but there are {n} rows and {k} "
-            f"parameters in {model.names}. Simplify the formulas or fix kappa."
+            f"parameters in {model.names}{why}. {remedy} the formulas."
         )
-

@@ -181,8 +181,9 @@ def test_debiased_squared_error_is_unbiased_on_fixed_bins():
     se = ours.std() / np.sqrt(4000)
     # Rows are fixed here, so the variance within a bin overstates that of the mean a little:
     # the spread of p - q. Over drawn rows it is unbiased (next assertion).
-    spread = sum((index == j).mean() * (q - p)[index == j].var(ddof=1) / (index == j).sum()
-                 for j in range(4))
+    spread = sum(
+        (index == j).mean() * (q - p)[index == j].var(ddof=1) / (index == j).sum() for j in range(4)
+    )
     assert abs(ours.mean() - truth + spread) < 4 * se
     assert plain.mean() > truth + 10 * se
     assert (wide - ours).mean() < -4 * (wide - ours).std() / np.sqrt(4000)
@@ -202,7 +203,5 @@ def test_noise_floor_is_the_distribution_under_perfect_calibration(n):
     edges = k.equal_edges(10)
     t = rank.ties(np.zeros(n), p)
     floor = k.null_ece(t.value, t.weight, t.weight, edges, 4000, rng)
-    direct = [
-        k.ece(k.bins((rng.uniform(size=n) < p).astype(float), p, edges)) for _ in range(2000)
-    ]
+    direct = [k.ece(k.bins((rng.uniform(size=n) < p).astype(float), p, edges)) for _ in range(2000)]
     assert stats.ks_2samp(floor, direct).pvalue > 1e-3

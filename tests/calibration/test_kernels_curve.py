@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from causalrm.calibration import _kernels_cells as cells
 from causalrm.calibration import _kernels_curve as curve
-from causalrm.calibration import _kernels_interval as interval
 from causalrm.calibration import _kernels_rank as rank
 
 
@@ -63,9 +63,9 @@ def test_smooth_ece_limits_and_symmetry(rows):
     value = curve.smooth_ece(curve.spectrum(y, p))
     assert abs((y - p).mean()) - 1e-9 <= value <= np.abs(y - p).mean() + 1e-9
     assert curve.smooth_ece(curve.spectrum(1 - y, 1 - p)) == pytest.approx(value, abs=1e-6)
-    assert curve.smooth_ece(
-        curve.spectrum(np.tile(y, 2), np.tile(p, 2))
-    ) == pytest.approx(value, abs=1e-9)
+    assert curve.smooth_ece(curve.spectrum(np.tile(y, 2), np.tile(p, 2))) == pytest.approx(
+        value, abs=1e-9
+    )
 
 
 def test_perfect_certain_scores_have_no_error():
@@ -122,7 +122,7 @@ def test_cells_keep_the_curve_of_all_rows():
     rng = np.random.default_rng(5)
     p = rng.beta(0.7, 1.5, 6000)
     y = (rng.uniform(size=6000) < p**1.3).astype(float)
-    c = interval.cells(rank.ties(y, p))
+    c = cells.cells(rank.ties(y, p))
     gap = curve.loess_matrix(c.p, c.weight, c.p) @ (c.residual / c.weight)
     direct = slow_loess(p, y, c.p[::16], 0.75, 2) - c.p[::16]
     assert_allclose(gap[::16], direct, atol=2e-4)

@@ -17,9 +17,7 @@ from causalrm.calibration import _kernels_rank as rank
 @st.composite
 def scored(draw):
     n = draw(st.integers(2, 50))
-    score = st.one_of(
-        st.sampled_from([-0.0, 0.0, 0.1, 0.3, 0.5, 1.0, 5e-324]), st.floats(0.0, 1.0)
-    )
+    score = st.one_of(st.sampled_from([-0.0, 0.0, 0.1, 0.3, 0.5, 1.0, 5e-324]), st.floats(0.0, 1.0))
     p = np.array(draw(st.lists(score, min_size=n, max_size=n)))
     y = np.array(draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=n, max_size=n)))
     w = np.array(draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)), float)

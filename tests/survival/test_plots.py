@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +12,10 @@ from matplotlib.collections import PolyCollection
 import causalrm as crm
 from causalrm.core.errors import DataError
 from causalrm.survival import SurvivalRegression, SurvivalResult
-from causalrm.survival.curves import StepCurve, kaplan_meier
+from causalrm.survival.contrast import ContrastResult, standardized_contrast
+from causalrm.survival.curves import kaplan_meier
+from causalrm.survival.diagnostics import calibration
+from causalrm.survival.plots import CalibrationPlots
 
 KINDS = ("survival", "cumulative_hazard", "hazard", "cox_snell", "forest")
 PROFILES = pd.DataFrame({"hormone": ["no", "yes"], "nodes": [3, 3]})
@@ -231,3 +232,70 @@ def test_errors_say_what_there_is(fit: SurvivalRegression) -> None:
     df, _ = simulated()
     with pytest.raises(DataError, match="intercepts=True"):
         SurvivalRegression(kappa="weibull").fit(df, time="time").plot.forest()
+
+
+# ------------------------------------------------------------------ contrasts and calibration
+
+
+@pytest.fixture(scope="module")
+def contrast(fit: SurvivalRegression, df: pd.DataFrame) -> ContrastResult:
+    return standardized_contrast(
+        fit, df, treatment="hormone", times=np.linspace(0.5, 6, 12), rmst=[2, 5]
+    )
+
+
+@pytest.mark.parametrize("after_json", [False, True])
+def test_contrast_over_time(contrast: ContrastResult, after_json: bool) -> None:
+    result = ContrastResult.from_json(contrast.to_json()) if after_json else contrast
+    ax = result.plot(level=0.9)
+    (x, y), _ = data_of(ax)
+    frame = contrast.to_frame(0.9).query("parameter == 'survival difference'")
+    np.testing.assert_allclose(x, [0, *frame["time"]])
+    np.testing.assert_allclose(y, [0, *frame["estimate"]])
+    band = bands_of(ax)[0][:, 1]
+    assert band.max() == pytest.approx(frame["conf_high"].max())
+    assert band.min() == pytest.approx(min(0, frame["conf_low"].min()))
+    assert ax.get_ylabel() == "Survival difference, hormone: yes \N{MINUS SIGN} no"
+    assert ax.get_xlabel() == "years" and ax.get_legend() is None
+
+
+def test_marginal_survival_of_each_arm(contrast: ContrastResult) -> None:
+    ax = contrast.plot.survival()
+    frame = contrast.to_frame().query("parameter == 'survival'")
+    for (x, y), (_, part) in zip(data_of(ax), frame.groupby("term"), strict=True):
+        np.testing.assert_allclose(x, [0, *part["time"]])
+        np.testing.assert_allclose(y, [1, *part["estimate"]])
+    assert legend_of(ax) == ["hormone: no", "hormone: yes"]
+
+
+def test_few_horizons_are_points(contrast: ContrastResult) -> None:
+    ax = contrast.plot.rmst(label="once")
+    frame = contrast.to_frame().query("parameter == 'rmst difference'")
+    (x, y), *_ = data_of(ax)
+    np.testing.assert_allclose(x, frame["time"])
+    np.testing.assert_allclose(y, frame["estimate"])
+    contrast.plot.rmst(ax=ax, label="twice")
+    assert legend_of(ax) == ["once", "twice"]
+    colors = {container[0].get_color() for container in ax.containers}
+    assert len(colors) == 2 and ax.get_xlim()[1] > 5.06
+
+
+def test_contrast_without_times(fit: SurvivalRegression, df: pd.DataFrame) -> None:
+    only = standardized_contrast(fit, df, treatment="hormone", rmst=3)
+    assert only.plot().get_xlabel() == "Horizon, years"
+    with pytest.raises(DataError, match="times="):
+        only.plot.survival()
+
+
+def test_calibration_shows_groups_and_curve(fit: SurvivalRegression, df: pd.DataFrame) -> None:
+    found = calibration(fit, df, time=3.0, groups=4)
+    ax = CalibrationPlots(found)(level=0.8)
+    unit, curve, dots = data_of(ax)
+    np.testing.assert_array_equal(unit[0], unit[1])
+    np.testing.assert_allclose(curve[1], found.curve()["estimate"])
+    np.testing.assert_allclose(dots[0], found.to_frame()["predicted"])
+    np.testing.assert_allclose(dots[1], found.to_frame()["estimate"])
+    band = found.curve(0.8)
+    assert bands_of(ax)[0][:, 1].max() == pytest.approx(band["conf_high"].max())
+    assert ax.get_xlabel() == "Predicted risk, years \N{LESS-THAN OR EQUAL TO} 3"
+    assert legend_of(ax)[0] == "Kaplan-Meier by group, 80% interval"

@@ -1,0 +1,648 @@
+"""Measures of calibration and discrimination, one function each, with intervals."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from causalrm.calibration import _kernels as k
+from causalrm.calibration import _kernels_rank as rank
+from causalrm.calibration import estimation as est
+from causalrm.calibration.scored import Scored, check_scores
+from causalrm.core.errors import DataError, warn
+from causalrm.core.inference import quantile
+from causalrm.core.random import RNG
+from causalrm.core.result import Estimate, check_level
+
+Floats = NDArray[np.float64]
+
+
+class Options(TypedDict, total=False):
+    """What every measure accepts besides outcomes and scores."""
+
+    weights: ArrayLike | None
+    cluster: ArrayLike | None
+    replicate_weights: ArrayLike | None
+    bins: int | Sequence[float]
+    strategy: str
+    n_boot: int
+    rng: RNG
+    level: float
+
+
+_PARAMETERS = """
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        Outcomes, 0/1 or bool.
+    p : array-like of shape (n,)
+        Scores in [0, 1]; 0 and 1 are kept.
+    weights : array-like of shape (n,), optional
+        Sampling weights; only their ratios matter, zeros are allowed.
+    cluster : array-like of shape (n,), optional
+        Labels of rows that depend on one another: repeated questions, templates, persons.
+    replicate_weights : array-like of shape (n, R), optional
+        Replicate weights of a survey; the variance is 4/R times the sum of squared deviations
+        (successive difference replication, as in the American Community Survey with R = 80).
+    bins : int or sequence of float
+        Number of bins, or their edges from 0 to 1; where a measure has bins.
+    strategy : {"width", "quantile"}
+        Bins of equal width or of equal weight.
+    n_boot : int
+        Simulated samples behind an interval; 0 leaves the interval out.
+    rng : int, SeedSequence, Generator or None
+        Of the simulation.
+    level : float
+        Of the interval.
+"""
+_RETURNS = """
+    Returns
+    -------
+    Estimate
+        With `estimate, std_error, conf_low, conf_high` and, where perfect calibration has a
+        known value, `p_value` of the test of it.
+"""
+_RAISES = """
+    Raises
+    ------
+    DataError
+        When outcomes, scores or weights are incomplete or out of range.
+"""
+
+
+_DEFAULTS: Options = {
+    "weights": None,
+    "cluster": None,
+    "replicate_weights": None,
+    "bins": 10,
+    "strategy": "width",
+    "n_boot": 1000,
+    "rng": 0,
+    "level": 0.95,
+}
+
+
+def documented[F: Callable[..., Any]](function: F) -> F:
+    """Fill in the shared sections of a docstring, and the shared options in the signature."""
+    text = function.__doc__ or ""
+    for mark, section in (
+        ("{parameters}", _PARAMETERS),
+        ("{returns}", _RETURNS),
+        ("{raises}", _RAISES),
+    ):
+        text = text.replace("    " + mark + "\n", section.lstrip("\n") + "\n")
+    # Options of the function itself stand below the shared ones, without a gap.
+    text = re.sub(r"\n\n+(    (?:thresholds?|score) : )", r"\n\1", text)
+    function.__doc__ = re.sub(r"\n{3,}", "\n\n", text)
+    own = list(inspect.signature(function).parameters.values())[:-1]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+        for name, value in _DEFAULTS.items()
+    ]
+    signature = inspect.Signature([*own, *shared])
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return function
+
+
+def _run(
+    measure: Callable[[Scored, float], est.Found], y: ArrayLike, p: ArrayLike, options: Options
+) -> Estimate:
+    rest: dict[str, Any] = dict(options)
+    unknown = sorted(set(rest) - set(Options.__annotations__))
+    if unknown:
+        raise TypeError(f"Unexpected argument {unknown[0]!r}.")
+    level = check_level(rest.pop("level", 0.95))
+    found = measure(Scored(y, p, **rest), level)
+    if found.reason:
+        warn(f"{found.estimate.name}: {found.reason}.")
+    return found.estimate
+
+
+# --- means and ratios --------------------------------------------------------------------------
+
+
+@documented
+def observed_expected(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Ratio of observed to expected outcomes, sum wy / sum wp; interval on the log scale.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    Examples
+    --------
+    >>> print(observed_expected([0, 1, 1, 0, 1], [0.2, 0.6, 0.7, 0.4, 0.6]))
+    observed_expected: 1.20, std. error 0.31, 95% interval [0.73, 1.98], p = 0.476
+    """
+    return _run(est.OBSERVED_EXPECTED, y, p, options)
+
+
+@documented
+def calibration_in_the_large(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Intercept a of logit P(y = 1) = a + logit p, the slope held at one; 0 when calibrated.
+
+    Scores are clipped to [1e-6, 1 - 1e-6]. This is not the intercept that is estimated jointly
+    with the calibration slope.
+
+    {parameters}
+    {returns}
+    {raises}
+    """
+    return _run(est.LARGE, y, p, options)
+
+
+@documented
+def calibration_slope(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Slope b of logit P(y = 1) = a + b logit p; 1 when calibrated, below for overconfidence.
+
+    Scores are clipped to [1e-6, 1 - 1e-6]; the standard error is robust.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    Cox, D. R. (1958). Two further applications of a model for binary regression.
+    Biometrika 45, 562-565. doi:10.1093/biomet/45.3-4.562.
+    """
+    return _run(est.SLOPE, y, p, options)
+
+
+@documented
+def spiegelhalter(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Spiegelhalter's z, standard normal under perfect calibration; it has no interval.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    Spiegelhalter, D. J. (1986). Probabilistic prediction in patient management and clinical
+    trials. Statistics in Medicine 5, 421-433. doi:10.1002/sim.4780050506.
+    """
+    return _run(est.spiegelhalter, y, p, options)
+
+
+# --- size of the gap ---------------------------------------------------------------------------
+
+
+@documented
+def ece(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Expected calibration error: mean over rows of abs(mean y - mean p) of the row's bin.
+
+    Ten bins of equal width by default, of the scores of the positive class. The estimate is
+    biased upwards; the interval is for the population's value, inverts simulated tests, and
+    may therefore lie below the estimate.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    Naeini, M. P., Cooper, G. F., and Hauskrecht, M. (2015). Obtaining well calibrated
+    probabilities using Bayesian binning. AAAI. Feldman, G. J., and Cousins, R. D. (1998).
+    Unified approach to the classical statistical analysis of small signals. Physical Review D
+    57, 3873. doi:10.1103/PhysRevD.57.3873.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> p = rng.uniform(size=1000)  # simulated scores
+    >>> y = rng.uniform(size=1000) < 0.25 + 0.5 * p  # overconfident
+    >>> print(ece(y, p))
+    ece: 0.132, std. error 0.014, 95% interval [0.101, 0.156], p <0.001
+    """
+    if options.get("n_boot") == 0 and set(options) <= {"n_boot", "bins"}:
+        bins = options.get("bins", 10)
+        if isinstance(bins, int) and bins > 0:
+            outcome, score = check_scores(y, p)
+            value = k.ece_equal(outcome, score, bins)
+            return Estimate(value, math.nan, math.nan, math.nan, name="ece")
+    return _run(est.ECE, y, p, options)
+
+
+@documented
+def squared_error(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Squared calibration error on bins, less its bias; it can be negative.
+
+    From each bin's squared gap the variance of its mean residual is taken off, which is
+    unbiased for any scores on fixed bins. Bins of a single row are left out.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    Kumar, A., Liang, P., and Ma, T. (2019). Verified uncertainty calibration. NeurIPS.
+    arXiv:1909.10155.
+    """
+    return _run(est.SQUARED, y, p, options)
+
+
+@documented
+def smooth_ece(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Smooth ECE: residuals smoothed with the bandwidth that equals the error found.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    Blasiok, J., and Nakkiran, P. (2023). Smooth ECE: principled reliability diagrams via
+    kernel smoothing. arXiv:2309.12236.
+
+    Examples
+    --------
+    >>> print(smooth_ece([0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9], n_boot=0))
+    smooth_ece: 0.15
+    """
+    return _run(est.SMOOTH_ECE, y, p, options)
+
+
+@documented
+def ici(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Integrated calibration index: mean abs(c(p) - p), c the loess curve (span 0.75).
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    Austin, P. C., and Steyerberg, E. W. (2019). The integrated calibration index (ICI) and
+    related metrics. Statistics in Medicine 38, 4051-4065. doi:10.1002/sim.8281.
+    """
+    return _run(est.ICI, y, p, options)
+
+
+@documented
+def e50(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Median of abs(c(p) - p) over the rows, c the loess curve of `ici`.
+
+    {parameters}
+    {returns}
+    {raises}
+    """
+    return _run(est.E50, y, p, options)
+
+
+@documented
+def e90(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """90th percentile of abs(c(p) - p) over the rows, c the loess curve of `ici`.
+
+    {parameters}
+    {returns}
+    {raises}
+    """
+    return _run(est.E90, y, p, options)
+
+
+@documented
+def emax(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Maximum of abs(c(p) - p) over the rows, c the loess curve of `ici`.
+
+    {parameters}
+    {returns}
+    {raises}
+    """
+    return _run(est.EMAX, y, p, options)
+
+
+@documented
+def ecce(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Range of the cumulative differences between outcomes and scores (Kuiper).
+
+    On the scale of probabilities; the p-value refers the range, over the standard deviation of
+    the last sum, to that of a Brownian motion, and is missing for clustered rows.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    Arrieta-Ibarra, I., et al. (2022). Metrics of calibration for probabilistic predictions.
+    JMLR 23(351). arXiv:2205.09680.
+    """
+    return _run(est.ECCE, y, p, options)
+
+
+# --- scores and discrimination -----------------------------------------------------------------
+
+
+@documented
+def auc(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Area under the ROC curve with DeLong's standard error; interval on the logit scale.
+
+    {parameters}
+    {returns}
+    {raises}
+
+    References
+    ----------
+    DeLong, E. R., DeLong, D. M., and Clarke-Pearson, D. L. (1988). Biometrics 44, 837-845.
+    doi:10.2307/2531595. Obuchowski, N. A. (1997), for clusters. Biometrics 53, 567-578.
+    doi:10.2307/2533958.
+
+    Examples
+    --------
+    >>> print(auc([0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.5, 0.7]))
+    auc: 0.78, std. error 0.25, 95% interval [0.17, 0.98]
+    """
+    return _run(est.AUC, y, p, options)
+
+
+@documented
+def brier(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Brier score, mean (y - p)^2.
+
+    {parameters}
+    {returns}
+    {raises}
+    """
+    return _run(est.BRIER, y, p, options)
+
+
+@documented
+def scaled_brier(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Brier score relative to that of the prevalence: 1 - Brier / (ybar (1 - ybar)).
+
+    {parameters}
+    {returns}
+    {raises}
+    """
+    return _run(est.SCALED_BRIER, y, p, options)
+
+
+@documented
+def log_loss(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
+    """Mean minus log probability of the outcome; infinite, and said so, for a certain miss.
+
+    {parameters}
+    {returns}
+    {raises}
+    """
+    return _run(est.LOG_LOSS, y, p, options)
+
+
+# --- CORP --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Corp:
+    """Decomposition score = mcb - dsc + unc, and the isotonic reliability curve.
+
+    Attributes
+    ----------
+    score, mcb, dsc, unc : Estimate
+    curve : pandas.DataFrame
+        A row per block: `p_low`, `p_high`, `observed`, `weight`.
+    """
+
+    score: Estimate
+    mcb: Estimate
+    dsc: Estimate
+    unc: Estimate
+    curve: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the four parts, one row each."""
+        parts = (self.score, self.mcb, self.dsc, self.unc)
+        return pd.concat([part.to_frame() for part in parts], ignore_index=True)
+
+
+def corp_of(s: Scored, level: float, log_score: bool = False) -> tuple[Corp, list[str]]:
+    """Decompose, with the reasons for what is missing."""
+    t, fit = s.ties, s.isotonic
+    last = np.append(fit.start[1:], t.value.size) - 1
+    curve = pd.DataFrame(
+        {
+            "p_low": t.value[fit.start],
+            "p_high": t.value[last],
+            "observed": fit.value,
+            "weight": fit.weight,
+        }
+    )
+    found = (
+        (est.LOG_LOSS if log_score else est.BRIER)(s, level),
+        (est.MCB_LOG if log_score else est.MCB)(s, level),
+        est.dsc(s, level, log_score),
+        est.unc(s, level, log_score),
+    )
+    reasons = [f"{f.estimate.name}: {f.reason}." for f in found if f.reason]
+    score, mcb, dsc, unc = (f.estimate for f in found)
+    return Corp(score, mcb, dsc, unc, curve), reasons
+
+
+@documented
+def corp(y: ArrayLike, p: ArrayLike, *, score: str = "brier", **options: Unpack[Options]) -> Corp:
+    """Miscalibration, discrimination and uncertainty of the Brier or the log score.
+
+    Isotonic regression of the outcomes on the scores recalibrates them: mcb is what that gains,
+    dsc what the recalibrated scores gain over the prevalence, unc the prevalence's own score.
+
+    {parameters}
+    score : {"brier", "log"}
+        The proper score that is decomposed.
+
+    Returns
+    -------
+    Corp
+        With `mcb, dsc, unc` and `curve`.
+
+    {raises}
+
+    References
+    ----------
+    Dimitriadis, T., Gneiting, T., and Jordan, A. I. (2021). Stable reliability diagrams for
+    probabilistic classifiers. PNAS 118, e2016191118. doi:10.1073/pnas.2016191118.
+
+    Examples
+    --------
+    >>> parts = corp([0, 1, 0, 1, 1], [0.1, 0.2, 0.4, 0.6, 0.9], n_boot=0)
+    >>> round(parts.mcb.estimate - parts.dsc.estimate + parts.unc.estimate, 6)
+    0.196
+    """
+    if score not in ("brier", "log"):
+        raise DataError(f"score must be 'brier' or 'log'; got {score!r}.")
+    rest: dict[str, Any] = dict(options)
+    level = check_level(rest.pop("level", 0.95))
+    parts, reasons = corp_of(Scored(y, p, **rest), level, score == "log")
+    for reason in reasons:
+        warn(reason)
+    return parts
+
+
+# --- net benefit -------------------------------------------------------------------------------
+
+
+def decision_frame(s: Scored, thresholds: ArrayLike, level: float) -> pd.DataFrame:
+    """Net benefit by threshold, with intervals."""
+    t = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+    if t.ndim != 1 or not ((t > 0.0) & (t < 1.0)).all() or not (np.diff(t) > 0.0).all():
+        raise DataError("Thresholds must increase and lie strictly between 0 and 1.")
+    variances = None
+    if s.cluster is not None:
+        variances = rank.net_benefit_variances(s.y, s.p, s.w, t, s.cluster, s.n_clusters)
+    found = rank.net_benefit(s.ties, t, variances)
+    error, gain_error = found.std_error, found.gain_std_error
+    if s.replicates is not None:
+        everyone = np.ones(s.n, dtype=bool)
+        changes = [rank.net_benefit(s.subset(everyone, w).ties, t) for w in s.replicates.T]
+        scale = 4.0 / len(changes)
+        error = np.sqrt(scale * sum((c.value - found.value) ** 2 for c in changes))
+        gain_error = np.sqrt(scale * sum((c.gain - found.gain) ** 2 for c in changes))
+    half = quantile(level, s.df)
+    return pd.DataFrame(
+        {
+            "threshold": t,
+            "estimate": found.value,
+            "std_error": error,
+            "conf_low": found.value - half * error,
+            "conf_high": found.value + half * error,
+            "treat_all": found.treat_all,
+            "gain": found.gain,
+            "gain_low": found.gain - half * gain_error,
+            "gain_high": found.gain + half * gain_error,
+        }
+    )
+
+
+@documented
+def decision_curve(
+    y: ArrayLike,
+    p: ArrayLike,
+    thresholds: ArrayLike | None = None,
+    **options: Unpack[Options],
+) -> pd.DataFrame:
+    """Net benefit TP/n - FP/n * t/(1-t) of treating rows with p >= t, by threshold t.
+
+    {parameters}
+    thresholds : array-like, optional
+        Increasing, strictly between 0 and 1; 0.01 to 0.99 by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `threshold, estimate, std_error, conf_low, conf_high`, the net benefit of treating all
+        (`treat_all`; treating none has zero), and the `gain` over the better of the two with
+        `gain_low, gain_high`.
+
+    {raises}
+
+    References
+    ----------
+    Vickers, A. J., and Elkin, E. B. (2006). Decision curve analysis. Medical Decision Making
+    26, 565-574. doi:10.1177/0272989X06295361.
+    """
+    rest: dict[str, Any] = dict(options)
+    level = check_level(rest.pop("level", 0.95))
+    t = np.arange(1, 100) / 100 if thresholds is None else thresholds
+    return decision_frame(Scored(y, p, **rest), t, level)
+
+
+@documented
+def net_benefit(
+    y: ArrayLike, p: ArrayLike, threshold: float, **options: Unpack[Options]
+) -> Estimate:
+    """Net benefit of treating rows with p >= threshold; see `decision_curve`.
+
+    {parameters}
+    threshold : float
+        Strictly between 0 and 1.
+
+    {returns}
+    {raises}
+
+    Examples
+    --------
+    >>> print(net_benefit([0, 1, 1, 0], [0.2, 0.8, 0.4, 0.6], 0.5))
+    net benefit at 0.5: 0.00, std. error 0.41, 95% interval [-0.80, 0.80]
+    """
+    row = decision_curve(y, p, [threshold], **options).iloc[0]
+    value, error, low, high = (
+        float(row[c]) for c in ("estimate", "std_error", "conf_low", "conf_high")
+    )
+    level = options.get("level", 0.95)
+    return Estimate(value, error, low, high, level, f"net benefit at {threshold:g}")
+
+
+# --- noise floor -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """What ECE a perfectly calibrated score of this size would show.
+
+    Attributes
+    ----------
+    observed, expected, excess : float
+        ECE, its mean under perfect calibration, and their difference.
+    upper : float
+        `level` quantile of the ECE under perfect calibration.
+    p_value : float
+        Share of simulated values at least as large as the observed one, (b + 1) / (B + 1).
+    level : float
+    """
+
+    observed: float
+    expected: float
+    excess: float
+    upper: float
+    p_value: float
+    level: float = 0.95
+
+
+def noise_floor_of(s: Scored, level: float) -> NoiseFloor:
+    """Noise floor of the ECE; rows are independent given their scores."""
+    t = s.ties
+    observed = k.ece(s.bins)
+    draws = k.null_ece(
+        t.value,
+        t.negative + t.positive,
+        t.negative2 + t.positive2,
+        s.edges,
+        max(s.n_boot, 100),
+        s.generator(3),
+    )
+    expected = float(draws.mean())
+    p_value = float((np.count_nonzero(draws >= observed - 1e-12) + 1) / (draws.size + 1))
+    upper = float(np.quantile(draws, level))
+    return NoiseFloor(observed, expected, observed - expected, upper, p_value, level)
+
+
+@documented
+def noise_floor(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> NoiseFloor:
+    """ECE expected of a perfectly calibrated score: outcomes are simulated as Bernoulli(p).
+
+    {parameters}
+
+    Returns
+    -------
+    NoiseFloor
+
+    {raises}
+
+    Examples
+    --------
+    >>> floor = noise_floor([0, 1, 1, 0, 1, 0], [0.2, 0.8, 0.7, 0.4, 0.6, 0.1])
+    >>> floor.observed > floor.expected
+    False
+    """
+    rest: dict[str, Any] = dict(options)
+    level = check_level(rest.pop("level", 0.95))
+    return noise_floor_of(Scored(y, p, **rest), level)

@@ -1,0 +1,91 @@
+"""Write the opening of the README, its code, what the code prints and its figure.
+
+python examples/readme.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURE = "docs/_static/readme_survival.png"
+BEGIN, END = "<!-- readme:begin -->", "<!-- readme:end -->"
+
+CODE = """\
+import causalrm as crm
+
+df = crm.datasets.load_gbsg2().assign(years=lambda d: d["time"] / 365.25)  # breast cancer
+roles = {"time": "years", "event": "event"}
+phi = "hormone + log(nodes) + tumor_grade"  # what speeds time up or slows it down
+
+weibull = crm.SurvivalRegression(phi=phi, kappa="weibull").fit(df, **roles)
+free = crm.SurvivalRegression(phi=phi).fit(df, **roles)
+shape = crm.SurvivalRegression(phi=phi, gamma="hormone").fit(df, **roles)
+print(crm.table(weibull, free, shape, names=["Weibull", "kappa free", "+ shape"]))
+
+effect = crm.survival.standardized_contrast(
+    free, df, treatment="hormone", times=[t / 4 for t in range(1, 25)], rmst=5, method="aipw"
+)
+print(effect.contrast(rmst=5))  # years without recurrence gained in five, doubly robust
+"""
+
+PLOT = """\
+free.plot(by="hormone")
+free.plot.hazard(by="hormone")
+effect.plot()
+"""
+
+
+def run() -> tuple[dict[str, Any], str]:
+    """Run the code of the README: its names, and what it prints."""
+    names: dict[str, Any] = {"__name__": "readme"}
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(CODE, "README.md", "exec"), names)
+    return names, out.getvalue().rstrip()
+
+
+def block() -> str:
+    """Return the text between the two marks of the README."""
+    caption = (
+        "Recurrence-free survival with and without hormone therapy, model against Kaplan-Meier; "
+        "fitted hazards; and the difference in survival if all women had therapy or none had."
+    )
+    return (
+        f"```python\n{CODE}```\n\n```text\n{run()[1]}\n```\n\n```python\n{PLOT}```\n\n"
+        f"![{caption}]({FIGURE})\n"
+    )
+
+
+def figure(path: Path) -> None:
+    """Draw the three plots of the README side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = run()[0]
+    drawn, axes = plt.subplots(1, 3, figsize=(13.2, 3.9), layout="constrained")
+    names["free"].plot(by="hormone", ax=axes[0])
+    names["free"].plot.hazard(by="hormone", ax=axes[1])
+    names["effect"].plot(ax=axes[2])
+    drawn.savefig(path, dpi=150)
+    plt.close(drawn)
+
+
+def main() -> None:
+    """Write the block and the figure."""
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{block()}{END}{after}", encoding="utf-8")
+    figure(ROOT / FIGURE)
+    print(f"wrote {readme.name} and {FIGURE}")
+
+
+if __name__ == "__main__":
+    main()
