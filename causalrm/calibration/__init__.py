@@ -1,5 +1,12 @@
 """Calibration of probabilities: measures with intervals, comparison, audit, recalibration."""
 
+from causalrm.calibration.audit import (
+    AuditResult,
+    discrimination_audit,
+    multicalibration_audit,
+)
+from causalrm.calibration.compare import Comparison, compare
+from causalrm.calibration.decision import decision_curve, net_benefit
 from causalrm.calibration.measures import (
     Corp,
     NoiseFloor,
@@ -8,7 +15,6 @@ from causalrm.calibration.measures import (
     calibration_in_the_large,
     calibration_slope,
     corp,
-    decision_curve,
     e50,
     e90,
     ecce,
@@ -16,7 +22,6 @@ from causalrm.calibration.measures import (
     emax,
     ici,
     log_loss,
-    net_benefit,
     noise_floor,
     observed_expected,
     scaled_brier,
@@ -24,4 +29,56 @@ from causalrm.calibration.measures import (
     spiegelhalter,
     squared_error,
 )
+from causalrm.calibration.planning import sample_size
+from causalrm.calibration.recalibrate import (
+    BetaCalibration,
+    HistogramBinning,
+    IsotonicCalibration,
+    PlattScaling,
+    Recalibrator,
+    TemperatureScaling,
+    VennAbers,
+    crossfit,
+)
 from causalrm.calibration.report import CalibrationReport, calibration_report
+
+__all__ = [
+    "AuditResult",
+    "BetaCalibration",
+    "CalibrationReport",
+    "Comparison",
+    "Corp",
+    "HistogramBinning",
+    "IsotonicCalibration",
+    "NoiseFloor",
+    "PlattScaling",
+    "Recalibrator",
+    "TemperatureScaling",
+    "VennAbers",
+    "auc",
+    "brier",
+    "calibration_in_the_large",
+    "calibration_report",
+    "calibration_slope",
+    "compare",
+    "corp",
+    "crossfit",
+    "decision_curve",
+    "discrimination_audit",
+    "e50",
+    "e90",
+    "ecce",
+    "ece",
+    "emax",
+    "ici",
+    "log_loss",
+    "multicalibration_audit",
+    "net_benefit",
+    "noise_floor",
+    "observed_expected",
+    "sample_size",
+    "scaled_brier",
+    "smooth_ece",
+    "spiegelhalter",
+    "squared_error",
+]

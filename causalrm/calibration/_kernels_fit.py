@@ -39,7 +39,6 @@ class Logistic:
     coef: Floats  # (k,)
     cov: Floats  # (k, k), inverse information
     cov_robust: Floats  # (k, k), sandwich
-    loglik: float
     n_iter: int
     status: str
 
@@ -171,23 +170,23 @@ def _newton(
     offset: Floats | None,
     coef: Floats,
     squares: tuple[Floats, Floats] | None,
-) -> tuple[Floats, float, Floats, Floats, int, str]:
+) -> tuple[Floats, Floats, Floats, int, str]:
     data = (columns, negative, positive, offset)
-    value, score, info, meat = _sums(*data, coef, squares, squares is not None)
+    value, score, info, meat = _sums(*data, coef, squares, False)
     weight = float(negative.sum() + positive.sum())
     for n_iter in range(1, 61):
         scale = np.sqrt(np.diag(info))
         if not (scale > 0.0).all():
-            return coef, value, info, meat, n_iter, "separated"
+            return coef, info, meat, n_iter, "separated"
         scaled = info / np.outer(scale, scale)
         if np.linalg.eigvalsh(scaled)[0] < 1e-11:
-            return coef, value, info, meat, n_iter, "singular"
+            return coef, info, meat, n_iter, "singular"
         step = np.linalg.solve(scaled, score / scale) / scale
         gain = float(score @ step)  # twice the log-likelihood still to be had
         if gain <= 1e-12 * weight:
             # A step that moves linear predictors by 1e-6 or less leaves an error of its square;
             # the sums at its start serve for the covariance.
-            return coef + step, value + 0.5 * gain, info, meat, n_iter, "ok"
+            return coef + step, info, meat, n_iter, "ok"
         if np.isnan(value):
             value = _sums(*data, coef, None, True)[0]
         length = 1.0
@@ -198,7 +197,7 @@ def _newton(
                 break
             length *= 0.5
         coef, (value, score, info, meat) = trial, new
-    return coef, value, info, meat, n_iter, "separated"
+    return coef, info, meat, n_iter, "separated"
 
 
 def logistic(
@@ -223,7 +222,7 @@ def logistic(
     squares : tuple of ndarray, optional
         Squared weights of outcome 0 and 1, for the sandwich; default: the weights.
     inference : bool
-        False leaves out the log-likelihood and the sandwich.
+        False leaves out the sandwich.
     """
     k = len(columns)
     if not inference:
@@ -233,23 +232,23 @@ def logistic(
     nothing = np.full((k, k), np.nan)
     n0, n1 = float(negative.sum()), float(positive.sum())
     if n0 <= 0.0 or n1 <= 0.0:
-        return Logistic(nothing[0], nothing, nothing, float("nan"), 0, "separated")
+        return Logistic(nothing[0], nothing, nothing, 0, "separated")
     start = np.zeros(k)
     if negative.shape[0] > 4 * _CELLS:
         small = _aggregate(columns, negative, positive, offset)
         start, *_, status = _newton(*small, start, None)
         if status != "ok":
             start = np.zeros(k)
-    coef, value, info, meat, n_iter, status = _newton(
+    coef, info, meat, n_iter, status = _newton(
         columns, negative, positive, offset, start, squares
     )
     if status == "ok" and _separated(columns, negative, positive, offset, coef):
         status = "separated"
     if status != "ok":
-        return Logistic(nothing[0], nothing, nothing, float("nan"), n_iter, status)
+        return Logistic(nothing[0], nothing, nothing, n_iter, status)
     bread = np.linalg.inv(info)
     robust = bread @ meat @ bread if inference else nothing
-    return Logistic(coef, bread, robust, value, n_iter, status)
+    return Logistic(coef, bread, robust, n_iter, status)
 
 
 def _separated(

@@ -160,9 +160,8 @@ class Statistic:
             _simulated(self.kind, c, self.shift, self.noise0, self.noise1, self.weight, self.extra)
         )
 
-    def shares(self, c: float) -> tuple[float, float]:
-        """Shares of simulated statistics at c below the observed one, and not above it."""
-        draws = self.draws(c)
+    def shares(self, draws: Floats) -> tuple[float, float]:
+        """Shares of simulated statistics below the observed one, and not above it."""
         if self.limit is not None:
             share = float((draws <= self.limit + 1e-12).mean())
             return share, share
@@ -407,12 +406,16 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
     """All values of the measure that a test at 1 - level does not reject."""
     alpha = 1.0 - level
     grid, table = _unified(level)
-    seen: dict[float, tuple[float, float]] = {}
+    seen: dict[float, tuple[float, float, Floats]] = {}
+
+    def at_point(c: float) -> tuple[float, float, Floats]:
+        if c not in seen:
+            draws = t.draws(c)
+            seen[c] = (*t.shares(draws), draws)
+        return seen[c]
 
     def shares(c: float) -> tuple[float, float]:
-        if c not in seen:
-            seen[c] = t.shares(c)
-        return seen[c]
+        return at_point(c)[:2]
 
     less, null = shares(0.0)
 
@@ -444,7 +447,7 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
             c = (low * f_high - high * f_low) / (f_high - f_low)
             c = min(max(c, low + 0.02 * (high - low)), high - 0.02 * (high - low))
             at = f(c)
-            if abs(at) < 5e-3:
+            if abs(at) < 0.02:  # within the error of a thousand draws
                 return c
             if at > 0.0:
                 low, f_low = c, at
@@ -475,9 +478,9 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
         centre = solve(lambda c: score(0.5 * sum(shares(c))))
     spread = null_mean = float("nan")
     if t.limit is None:
-        null_mean = float(t.draws(0.0).mean())
+        null_mean = float(at_point(0.0)[2].mean())
         if np.isfinite(centre):
-            spread = float(t.draws(centre).std())
+            spread = float(at_point(centre)[2].std())
     c_high = max(c_low, c_high)
     return Inverted(
         value(c_low), value(c_high), value(centre), spread, 1.0 - less, null_mean, centre

@@ -293,6 +293,15 @@ def _entropy(weight: Floats, q: Floats) -> float:
     return -float((weight * np.where((q > 0.0) & (q < 1.0), h, 0.0)).sum())
 
 
+@kernel
+def _brier(value: Floats, negative: Floats, positive: Floats) -> float:
+    total = 0.0
+    for k in range(value.shape[0]):
+        v = value[k]
+        total += positive[k] * (1.0 - v) * (1.0 - v) + negative[k] * v * v
+    return total
+
+
 def corp(t: Ties, fit: Isotonic, log_score: bool = False) -> Corp:
     """MCB, DSC and UNC of the Brier score, or of the log score (MCB may be infinite)."""
     weight = float(fit.weight.sum())
@@ -305,8 +314,7 @@ def corp(t: Ties, fit: Isotonic, log_score: bool = False) -> Corp:
         fitted = _entropy(fit.weight, fit.value) / weight
         unc = _entropy(np.ones(1), np.array([rate]))
     else:
-        q = 1.0 - t.value
-        score = float(t.positive @ (q * q) + t.negative @ (t.value * t.value)) / weight
+        score = _brier(t.value, t.negative, t.positive) / weight
         fitted = float((fit.weight * fit.value * (1.0 - fit.value)).sum()) / weight
         unc = rate * (1.0 - rate)
     return Corp(score, score - fitted, unc - fitted, unc)

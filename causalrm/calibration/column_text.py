@@ -103,7 +103,7 @@ class ColumnText:
             levels = tuple(plain(v) for v in native.dtype.categories)
         elif isinstance(series.dtype, nw.Enum):
             levels = tuple(series.dtype.categories)
-        if levels and all(isinstance(v, str | int | float) for v in levels):
+        if levels and all(map(storable, levels)):
             return cls(description, {v: _written(v, "") for v in levels})
         return cls(description)
 
@@ -137,6 +137,11 @@ def is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or not_a_number
 
 
+def storable(value: Any) -> bool:
+    """Tell what JSON can hold as it is: strings, booleans and finite numbers."""
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _check_values(description: str, values: Any) -> Any:
     """Return the values with plain keys or limits, if they are of one of the two kinds."""
     if values is None:
@@ -145,11 +150,11 @@ def _check_values(description: str, values: Any) -> Any:
     if isinstance(values, Mapping):
         out = {plain(k): v for k, v in values.items()}
         texts = list(out.values())
-        fine = all(isinstance(k, str | int | float) and not is_missing(k) for k in out)
+        fine = all(map(storable, out))
     else:
         out = tuple((plain(low), plain(high), text) for low, high, text in values)
         limits, texts = [x for r in out for x in r[:2]], [r[2] for r in out]
-        fine = all(x is None or (isinstance(x, int | float) and math.isfinite(x)) for x in limits)
+        fine = all(x is None or (storable(x) and not isinstance(x, str)) for x in limits)
     if not out or not fine or not all(isinstance(text, str) and text for text in texts):
         raise DataError(
             f"values of {description!r} must map strings, numbers or booleans to texts, or be "

@@ -100,7 +100,7 @@ class Smooth:
 
 
 def _mean_psi(s: Scored, columns: Floats) -> Floats:
-    w = np.ones(s.n) if s.w is None else s.w
+    w = s.weight_or_one
     return np.asarray((w / w.sum())[:, None] * (columns - np.average(columns, axis=0, weights=w)))
 
 
@@ -248,7 +248,7 @@ class Norm:
     name: str
     value: Callable[[Scored], float]
     statistic: Callable[[Scored], interval.Statistic]
-    p_value: Callable[[Scored], float] | None = None
+    p_value: Callable[[Scored, float], float] | None = None
 
     def __call__(self, s: Scored, level: float) -> Found:
         """Estimate, interval by inverted tests, and the test of perfect calibration."""
@@ -260,7 +260,7 @@ class Norm:
         error = found.std_error
         if self.name == "smooth_ece":
             error *= _gain(s)
-        p_value = found.p_value if self.p_value is None else self.p_value(s)
+        p_value = found.p_value if self.p_value is None else self.p_value(s, level)
         low, high = found.low, found.high
         return Found(
             Estimate(value, error, low, high, level, self.name, p_value),
@@ -268,15 +268,10 @@ class Norm:
             corrected=found.median_unbiased,
         )
 
-    def draws(self, s: Scored, level: float) -> tuple[float, Floats]:
-        """Statistic less its simulated bias, and centred draws of it, for contrasts."""
-        statistic = self.statistic(s)
+    def draws(self, s: Scored, level: float) -> Floats:
+        """Simulated statistics at the median-unbiased point of the path."""
         centre = inverted(self, s, level).centre
-        truth = statistic.truth(centre)
-        error = statistic.draws(centre) - truth
-        if self.name == "smooth_ece":
-            error = error * _gain(s)
-        return statistic.observed, error
+        return self.statistic(s).draws(centre if math.isfinite(centre) else 1.0)
 
 
 def inverted(measure: Norm, s: Scored, level: float) -> interval.Inverted:
@@ -317,7 +312,9 @@ def curve_statistics(s: Scored) -> dict[str, interval.Statistic]:
     return made
 
 
-def _cumulative_p(s: Scored) -> float:
+def _cumulative_p(s: Scored, level: float) -> float:
+    if not s.independent:
+        return inverted(ECCE, s, level).p_value
     found = rank.cumulative(s.ties)
     return rank.brownian_range_sf(found.range / found.sigma) if found.sigma > 0.0 else NAN
 
@@ -340,16 +337,16 @@ ECCE = Norm(
     "ecce",
     lambda s: rank.cumulative(s.ties).range,
     lambda s: interval.cumulative_statistic(s.samples),
-    lambda s: NAN if s.cluster is not None or s.replicates is not None else _cumulative_p(s),
+    _cumulative_p,
 )
 MCB = Norm(
     "mcb",
-    lambda s: rank.corp(s.ties, s.isotonic).mcb,
+    lambda s: s.corp().mcb,
     lambda s: interval.corp_statistic(s.samples, 4),
 )
 MCB_LOG = Norm(
     "mcb_log",
-    lambda s: rank.corp(s.ties, s.isotonic, True).mcb,
+    lambda s: s.corp(True).mcb,
     lambda s: interval.corp_statistic(s.samples, 6),
 )
 
@@ -365,10 +362,15 @@ def dsc_draws(s: Scored, level: float, log_score: bool = False) -> tuple[float, 
     return statistic.observed, statistic.draws(centre) - statistic.truth(centre)
 
 
+def dsc_value(s: Scored) -> float:
+    """DSC of the Brier score alone."""
+    return s.corp().dsc
+
+
 def dsc(s: Scored, level: float, log_score: bool = False) -> Found:
     """Discrimination part of the score; the interval takes off the bias of the isotonic fit."""
     name = "dsc_log" if log_score else "dsc"
-    found = rank.corp(s.ties, s.isotonic, log_score)
+    found = s.corp(log_score)
     if not s.n_boot:
         return Found(Estimate(found.dsc, NAN, NAN, NAN, level, name))
     _, error = dsc_draws(s, level, log_score)
@@ -406,15 +408,21 @@ def unc(s: Scored, level: float, log_score: bool = False) -> Found:
 
 
 def spiegelhalter(s: Scored, level: float) -> Found:
-    """Spiegelhalter's z; its p-value holds for independent rows."""
+    """Spiegelhalter's z; the variance is that of the design where rows are not independent."""
     found = k.spiegelhalter(s.y, s.p, s.w)
-    reason = ""
-    if math.isnan(found.z):
+    z, reason = found.z, ""
+    if math.isnan(z):
         reason = "every score is 0, 0.5 or 1"
-    independent = s.cluster is None and s.replicates is None
-    p_value = float(two_sided_p(np.array(found.z))) if independent else NAN
-    estimate = Estimate(found.z, NAN, NAN, NAN, level, "spiegelhalter_z", p_value)
-    return Found(estimate, found.z, 0.0, reason)
+    elif not s.independent:
+        evidence = (s.y - s.p) * (1.0 - 2.0 * s.p)
+        if s.replicates is not None:
+            change = evidence @ (s.replicates - s.weight_or_one[:, None])
+            variance = 4.0 / change.size * float(change @ change)
+        else:
+            variance = float(s.covariance(s.weight_or_one * evidence)[0, 0])
+        z = float((s.weight_or_one * evidence).sum()) / math.sqrt(variance)
+    p_value = float(two_sided_p(np.array(z), s.df))
+    return Found(Estimate(z, NAN, NAN, NAN, level, "spiegelhalter_z", p_value), z, 0.0, reason)
 
 
 SMOOTH: tuple[Smooth, ...] = (

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from causalrm.calibration import _kernels_interval as interval
 from causalrm.calibration import _kernels_rank as rank
 from causalrm.calibration import estimation as est
-from causalrm.calibration.measures import decision_frame, noise_floor_of
+from causalrm.calibration.decision import decision_frame
+from causalrm.calibration.measures import noise_floor_of
 from causalrm.calibration.scored import Scored, check_labels
 from causalrm.core.errors import DataError, warn
 from causalrm.core.inference import quantile, two_sided_p
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+KEY = ("observed_expected", "calibration_slope", "ece", "auc", "brier")
 SMALL_ROWS = 100
 SMALL_EVENTS = 10
 
@@ -100,8 +102,8 @@ class CalibrationReport(Result):
         frame = self.estimates[self.estimates["group"] == "all"].set_index("term")
         if term not in frame.index:
             raise DataError(f"No measure {term!r}; there are {', '.join(frame.index)}.")
-        row: dict[str, float] = frame.drop(columns="group").loc[term].to_dict()
-        return row
+        row: Any = frame.drop(columns="group").loc[term]
+        return {str(name): float(value) for name, value in row.items()}
 
     @property
     def plot(self) -> CalibrationPlots:
@@ -135,8 +137,7 @@ class CalibrationReport(Result):
     def summary(self, level: float | None = None) -> Table:
         """Return all of it as a table."""
         frame = self.to_frame(level)
-        usual = ["group", *COLUMNS, "corrected", "if_calibrated"]
-        alone = len(self.groups) == 1
+        shown = ["term", "estimate", "std_error", "p_value", "conf_low", "conf_high", "corrected"]
         first = self.groups.iloc[0]
         sections = [
             Section(
@@ -146,11 +147,19 @@ class CalibrationReport(Result):
                     ("Options", ", ".join(f"{a} = {b}" for a, b in self.call["options"].items())),
                 )
             ),
-            section(frame[usual[1:] if alone else usual], "Measures", self.level),
+            section(frame.loc[frame["group"] == "all", shown], "Measures", self.level),
         ]
-        if not alone:
+        if len(self.groups) > 1:
+            key = frame[frame["term"].isin(KEY)]
+            some = self.contrasts[self.contrasts["term"].isin(KEY)].reset_index(drop=True)
+            usual = ["group", *shown[:2], "conf_low", "conf_high"]
             sections.append(section(self.groups, "Groups"))
-            sections.append(section(self.contrasts, "Group less the rest", self.level))
+            sections.append(
+                section(key[usual].reset_index(drop=True), "Measures by group", self.level)
+            )
+            sections.append(
+                section(some[[*usual, "p_adjusted"]], "Group less the rest", self.level)
+            )
         sections += [
             Section("Data", rows=tuple(self._fit_lines(self.level))),
             Section("Assumptions", rows=tuple(a._row() for a in self.assumptions)),
@@ -256,22 +265,39 @@ def difference(
     measure: est.Smooth | est.Norm,
     joint: Callable[[est.Smooth], float],
     level: float,
-) -> tuple[float, float]:
-    """Difference of a measure, less its simulated bias, and its standard error.
+) -> list[Any]:
+    """Difference of a measure: name, estimate, standard error, statistic, p-value, interval.
 
-    `joint` gives the standard error of a smooth measure's difference; samples of the others are
-    drawn so that they depend on one another as the rows do.
+    `joint` gives the standard error of a smooth measure's difference. For the others the
+    median-unbiased estimates are subtracted and their intervals joined (MOVER: each end moves
+    by the root of the sum of squared distances, less what the correlation of the simulated
+    samples takes off), which respects that either may lie at its bound.
     """
-    if not math.isfinite(measure.value(a)) or not math.isfinite(measure.value(b)):
-        return math.nan, math.nan
+    nothing = math.nan
+    values = measure.value(a), measure.value(b)
+    if not all(map(math.isfinite, values)) or not (a.n_boot or isinstance(measure, est.Smooth)):
+        return [measure.name, *[nothing] * 6]
+    q = quantile(level, a.df)
     if isinstance(measure, est.Smooth):
-        return measure.value(a) - measure.value(b), joint(measure)
-    if not a.n_boot:
-        return measure.value(a) - measure.value(b), math.nan
-    left, left_error = measure.draws(a, level)
-    right, right_error = measure.draws(b, level)
-    error = left_error - right_error
-    return left - right - float(error.mean()), float(error.std())
+        value, error = values[0] - values[1], joint(measure)
+        down = up = q * error
+    else:
+        x, y = est.inverted(measure, a, level), est.inverted(measure, b, level)
+        value = x.median_unbiased - y.median_unbiased
+        left, right = measure.draws(a, level), measure.draws(b, level)
+        both = float(left.std() * right.std())
+        rho = float(np.mean((left - left.mean()) * (right - right.mean()))) / both if both else 0.0
+
+        def side(first: float, second: float) -> float:
+            return math.sqrt(max(first**2 + second**2 - 2.0 * rho * first * second, 0.0))
+
+        down = side(x.median_unbiased - x.low, y.high - y.median_unbiased)
+        up = side(x.high - x.median_unbiased, y.median_unbiased - y.low)
+        error = (up + down) / (2.0 * q)
+    toward = (down if value > 0.0 else up) / q
+    z = value / toward if toward > 0.0 else nothing
+    p_value = float(two_sided_p(np.array(z), a.df))
+    return [measure.name, value, error, z, p_value, value - down, value + up]
 
 
 CONTRASTED: tuple[est.Smooth | est.Norm, ...] = (
@@ -296,21 +322,10 @@ def _contrasts(
             continue
         joint = partial(_joint_error, s, inside, part, rest)
         for measure in CONTRASTED:
-            value, error = difference(part, rest, measure, joint, level)
-            rows.append([name, *contrast_row(measure.name, value, error, s.df, level)])
+            rows.append([name, *difference(part, rest, measure, joint, level)])
     frame = pd.DataFrame(rows, columns=["group", *COLUMNS])
     frame["p_adjusted"] = frame.groupby("term")["p_value"].transform(holm) if rows else math.nan
     return frame
-
-
-def contrast_row(
-    name: str, value: float, error: float, df: float | None, level: float
-) -> list[Any]:
-    """Return name, estimate, standard error, statistic, p-value and interval."""
-    half = quantile(level, df) * error
-    z = value / error if error > 0.0 else math.nan
-    p_value = float(two_sided_p(np.array(z), df))
-    return [name, value, error, z, p_value, value - half, value + half]
 
 
 def _joint_error(

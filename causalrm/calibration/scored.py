@@ -199,6 +199,16 @@ class Scored:
         """Covariance from influence values of the rows."""
         return k.covariance(psi, self.cluster, self.n_clusters)
 
+    @property
+    def independent(self) -> bool:
+        """Whether rows are independent: neither clusters nor replicate weights."""
+        return self.cluster is None and self.replicates is None
+
+    @property
+    def weight_or_one(self) -> Floats:
+        """Weights, ones where there are none."""
+        return np.ones(self.n) if self.w is None else self.w
+
     # --- sums ---------------------------------------------------------------------------------
 
     @cached_property
@@ -262,6 +272,13 @@ class Scored:
     def auc(self) -> rank.Auc:
         """Area under the ROC curve."""
         return rank.auc(self.ties)
+
+    def corp(self, log_score: bool = False) -> rank.Corp:
+        """Decomposition of the Brier or the log score."""
+        found: rank.Corp = self.once(
+            f"corp {log_score}", lambda: rank.corp(self.ties, self.isotonic, log_score)
+        )
+        return found
 
     def logistic(self, slope: bool) -> fit.Logistic:
         """Recalibration with intercept and slope, or with an intercept beside the offset."""

@@ -13,7 +13,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from causalrm.calibration.column_text import GRANULARITIES, ColumnText, is_missing, plain
+from causalrm.calibration.column_text import GRANULARITIES, ColumnText, is_missing, plain, storable
 from causalrm.core.errors import DataError
 from causalrm.core.frame import Source
 
@@ -107,7 +107,7 @@ class RiskTask:
             name: ColumnText(text) if isinstance(text, str) else text
             for name, text in dict(self.columns).items()
         }
-        choices = tuple(str(c) for c in self.choices)
+        choices = () if isinstance(self.choices, str) else tuple(str(c) for c in self.choices)
         positive = (self.positive,) if isinstance(self.positive, str) else tuple(self.positive)
         positive = positive or choices[:1]
         for name, value in (("columns", columns), ("choices", choices), ("positive", positive)):
@@ -119,9 +119,8 @@ class RiskTask:
         _need(all(isinstance(c, str) for c in columns), "Names of columns must be strings.")
         _need(not twice, f"Descriptions of columns must differ; {twice[:1]} is there twice.")
         _need(
-            not isinstance(self.choices, str)
-            and 2 <= len(set(choices)) == len(choices) <= len(KEYS),
-            f"choices must be 2 to {len(KEYS)} different strings; got {self.choices!r}.",
+            2 <= len(set(choices)) == len(choices) <= len(KEYS),
+            f"choices must be 2 to {len(KEYS)} different strings; got {choices}.",
         )
         _need(
             set(positive) < set(choices),
@@ -443,7 +442,7 @@ def _check_rule(rule: Sequence[Any]) -> tuple[str, Any]:
     value = plain(rule[1])
     several = isinstance(value, list | tuple | set | frozenset)
     items = [plain(v) for v in value] if several else [value]
-    if several != (rule[0] == "in") or any(not isinstance(v, str | int | float) for v in items):
+    if several != (rule[0] == "in") or not all(map(storable, items)):
         raise DataError(f"A rule needs a string, number or boolean, or `in` a list; got {rule!r}.")
     return rule[0], items if several else value
 

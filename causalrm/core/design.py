@@ -1,42 +1,32 @@
 """Formulas to design matrices, block by block.
 
-formulaic parses the formula, decides the coding of categories and names the terms. What is then
-kept is small: each column of the design is a product of *pieces*, a piece being a numeric column,
-one column of a coding table looked up by category, or one column of a transformed factor such as
-``bs(age, df=4)``. A block of rows is encoded from the pieces as a C-ordered array of shape
-(p, rows), so that each of its rows is contiguous.
+formulaic parses the formula and says how categories are coded; `causalrm.core.expression` computes
+the Python in it. What is then kept is small: each column of the design is a product of *pieces*, a
+piece being a numeric column, one column of a coding table looked up by category, or one column of
+a transformed factor such as ``bs(age, df=4)``. A block of rows is encoded from the pieces as a
+C-ordered array of shape (p, rows), so that each of its rows is contiguous.
 """
 
 from __future__ import annotations
 
-import ast
-import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula, ModelSpec
+from formulaic import Formula, SimpleFormula
 from formulaic.errors import FormulaicError
+from formulaic.transforms import TRANSFORMS
 
 from causalrm.core.blocks import Block, Rows
-from causalrm.core.errors import DataError
-from causalrm.core.frame import Column, Reader, Source, check, scan
+from causalrm.core.column import Column, first_rows
+from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.expression import Coding, Computed, Expression
+from causalrm.core.frame import Reader, Source, scan
 
-_ELEMENTWISE = frozenset(
-    "abs arcsinh cbrt ceil clip cos exp expm1 floor hypot log log10 log1p log2 maximum minimum "
-    "power round sign sin sinh sqrt square tan tanh where".split()
-)
-_PLAIN = frozenset("log log10 log2 exp exp10 exp2 I".split())
-_STATEFUL = frozenset("bs cc cr cs center poly scale standardize".split())
-_CODINGS = frozenset("treatment Treatment sum Sum helmert Helmert diff Diff poly Poly".split())
-_NODES = (
-    ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare,
-    ast.BoolOp, ast.keyword, ast.Attribute, ast.List, ast.Tuple, ast.operator, ast.unaryop,
-    ast.cmpop, ast.boolop,
-)  # fmt: skip
-_QUOTED = re.compile(r"`([^`]*)`")
+_LONGEST = 100_000  # characters of a formula
 
 Piece = tuple[str, int]  # key of a source of values, and which of its columns
 
@@ -74,6 +64,10 @@ class Design:
         self.products = tuple(tuple((str(k), int(j)) for k, j in p) for p in products)
         self.codings = {k: (c, np.asarray(t, dtype=float)) for k, (c, t) in codings.items()}
         self.transforms = dict(transforms)
+        self._tables = {k: (c, np.ascontiguousarray(t.T)) for k, (c, t) in self.codings.items()}
+        self._expressions = {
+            key: Expression(key, rule["columns"]) for key, rule in self.transforms.items()
+        }
 
     def __len__(self) -> int:
         return len(self.terms)
@@ -81,27 +75,29 @@ class Design:
     @property
     def has_intercept(self) -> bool:
         """Whether the first column is the intercept."""
-        return bool(self.terms) and self.terms[0] == "Intercept"
+        return bool(self.products) and not self.products[0]
 
     def encode(self, block: Block, n: int) -> np.ndarray:
         """Encode `n` rows of checked columns as an array of shape (p, n)."""
         out = np.empty((len(self.terms), n))
-        values: dict[str, np.ndarray] = {}
-        for row, product in zip(out, self.products, strict=True):
-            if not product:
+        cache: dict[str, np.ndarray] = {}
+        for row, pieces in zip(out, self.products, strict=True):
+            if not pieces:
                 row[:] = 1.0
-            for i, (key, j) in enumerate(product):
-                if key in self.codings:
-                    column, table = self.codings[key]
-                    piece = table[:, j].take(block[column])
+            for i, (key, j) in enumerate(pieces):
+                if key in self._tables:
+                    column, table = self._tables[key]
+                    if column not in cache:
+                        cache[column] = np.asarray(block[column], dtype=np.intp)
+                    if i == 0:  # codes were checked; "clip" lets numpy write straight to `out`
+                        table[j].take(cache[column], out=row, mode="clip")
+                        continue
+                    piece = table[j].take(cache[column])
                 elif key in self.transforms:
                     derived = f"{key}[{j}]"
-                    if derived in block:
-                        piece = block[derived]
-                    else:
-                        if key not in values:
-                            values[key] = self._transform(key, block)
-                        piece = values[key][j]
+                    if derived not in block and key not in cache:
+                        cache[key] = self._transform(key, block)
+                    piece = block[derived] if derived in block else cache[key][j]
                 else:
                     piece = block[key]
                 if i == 0:
@@ -110,18 +106,19 @@ class Design:
                     row *= piece
         return out
 
-    def _transform(self, key: str, block: Block) -> np.ndarray:
-        rule = self.transforms[key]
-        frame = pd.DataFrame({name: block[name] for name in rule["columns"]})
-        return _evaluate(key, frame, rule["state"])[0]
+    def _transform(self, key: str, block: Block, index: pd.Index | None = None) -> np.ndarray:
+        state = self.transforms[key]["state"]
+        computed, _ = _compute(self._expressions[key], block, state)
+        _check_finite(self._expressions[key], computed, block, index)
+        return computed.values
 
-    def derive(self, rows: Rows) -> None:
+    def derive(self, rows: Rows, index: pd.Index | None = None) -> None:
         """Compute transformed factors once where the rows are held in memory."""
         if not rows.in_memory:
             return
         for key, rule in self.transforms.items():
             if f"{key}[0]" not in rows.columns:
-                values = self._transform(key, rows.columns)
+                values = self._transform(key, rows.columns, index)
                 for j in range(rule["width"]):
                     rows.columns[f"{key}[{j}]"] = values[j]
 
@@ -131,116 +128,124 @@ class Design:
             "formula": self.formula,
             "terms": list(self.terms),
             "columns": [[c.name, c.levels, c.low, c.high] for c in self.columns],
-            "products": [[list(p) for p in product] for product in self.products],
+            "products": [[list(p) for p in pieces] for pieces in self.products],
             "codings": {k: [c, t.tolist()] for k, (c, t) in self.codings.items()},
             "transforms": self.transforms,
         }
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Design:
-        """Rebuild a design from `to_dict`; expressions are checked again before their use."""
-        columns = [
-            Column(name, None if levels is None else tuple(levels), low, high)
-            for name, levels, low, high in state["columns"]
-        ]
-        names = {c.name for c in columns}
-        for key in state["transforms"]:
-            check_expression(key, names)
-        codings = {k: (c, np.asarray(t, dtype=float)) for k, (c, t) in state["codings"].items()}
-        products = [[(k, j) for k, j in product] for product in state["products"]]
-        return cls(
-            state["formula"], state["terms"], columns, products, codings, state["transforms"]
-        )
+        """Rebuild a design from `to_dict`, also after `json.dumps`.
+
+        Raises
+        ------
+        DataError
+            When the state is damaged, or asks for a function that formulas may not use.
+        """
+        try:
+            columns = [
+                Column(name, None if levels is None else tuple(levels), float(low), float(high))
+                for name, levels, low, high in state["columns"]
+            ]
+            transforms = {
+                str(key): {
+                    "columns": [str(c) for c in rule["columns"]],
+                    "state": [_restored(s) for s in rule["state"]],
+                    "width": int(rule["width"]),
+                }
+                for key, rule in state["transforms"].items()
+            }
+            codings = {str(k): (str(c), np.asarray(t)) for k, (c, t) in state["codings"].items()}
+            out = cls(
+                str(state["formula"]), state["terms"], columns, state["products"], codings,
+                transforms,
+            )  # fmt: skip
+            for key, j in (piece for pieces in out.products for piece in pieces):
+                if key in codings:
+                    width = codings[key][1].shape[1]
+                else:
+                    width = transforms[key]["width"] if key in transforms else 1
+                if not 0 <= j < width or len(out.products) != len(out.terms):
+                    raise ValueError(f"no column {j} of {key!r}")
+        except DataError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DataError(
+                f"Expected the description of a design, but it is damaged ({error!r:.200}). Fit "
+                "again, or restore the file."
+            ) from error
+        return out
 
 
-# ------------------------------------------------------------------------- checking
+def _restored(state: Any) -> dict[Any, Any]:
+    """What a function learned, as it takes it: JSON has no whole numbers as keys, and no arrays."""
+    out: dict[Any, Any] = {}
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            value = _restored(value)
+        elif isinstance(value, list) and value and isinstance(value[0], list):
+            value = np.asarray(value, dtype=float)
+        out[int(key) if isinstance(key, str) and key.isdecimal() else key] = value
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """The same with lists and Python's numbers in place of numpy's."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _compute(
+    expression: Expression, block: Block, state: list[dict[Any, Any]] | None
+) -> tuple[Computed, list[dict[Any, Any]]]:
+    try:
+        return expression.compute(block, state)
+    except Exception as error:  # whatever numpy or formulaic raise for values they cannot take
+        columns = ", ".join(repr(c) for c in expression.columns)
+        raise DataError(
+            f"Expected the term {expression.text!r} to be computable from {columns}, but it "
+            f"raised: {error}. Correct the term; for splines, new values must lie within the "
+            "bounds of the fit unless extrapolation= is given."
+        ) from error
+
+
+def _check_finite(
+    expression: Expression, computed: Computed, block: Block, index: pd.Index | None
+) -> None:
+    values = computed.values
+    if np.isfinite(values.sum()):
+        return
+    bad = ~np.isfinite(values).all(axis=0)
+    if not bad.any():  # only their sum is too large
+        return
+    rows = [int(r) for r in np.flatnonzero(bad)[:6]]
+    seen = ", ".join(f"{c} = {block[c][rows[0]]:g}" for c in expression.columns)
+    where = "" if index is None else f"first rows: {first_rows(rows, index, 0)}; "
+    raise DataError(
+        f"Expected finite values of the term {expression.text!r}, but {int(bad.sum())} of "
+        f"{len(bad)} are not ({where}first at {seen}). Drop these rows, or use a term that is "
+        "defined there."
+    )
+
+
+# ------------------------------------------------------------------------- reading
 
 
 def check_expression(expression: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Check one factor of a formula before it is evaluated.
-
-    Parameters
-    ----------
-    expression : str
-        Python as formulaic would evaluate it.
-    names : iterable of str
-        Columns that exist.
-
-    Returns
-    -------
-    columns : list of str
-        The columns used, as they are named in the data.
-    learns : list of str
-        Functions in it that learn from all rows.
+    """Check one factor of a formula: the columns it uses, and its functions that learn from rows.
 
     Raises
     ------
     DataError
         For anything but column names, arithmetic, comparisons and the listed functions.
     """
-    names = set(names)
-    quoted: dict[str, str] = {}
-
-    def hide(match: re.Match[str]) -> str:
-        return quoted.setdefault(match.group(1), f"_quoted_{len(quoted)}")
-
-    plain = _QUOTED.sub(hide, expression)
-    unquoted = {v: k for k, v in quoted.items()}
-    try:
-        tree = ast.parse(plain, mode="eval")
-    except SyntaxError as error:
-        raise DataError(
-            f"Expected a term of column names, arithmetic and functions, but {expression!r} does "
-            "not parse. Put column names that are no Python names between backticks."
-        ) from error
-    columns: list[str] = []
-    learns: list[str] = []
-    functions: set[int] = set()
-
-    def refuse(what: str) -> DataError:
-        known = ", ".join(sorted(_STATEFUL | _PLAIN | {"C"}))
-        return DataError(
-            f"Expected column names, arithmetic and known functions in the term {expression!r}, "
-            f"but saw {what}. Known are {known} and np.{', np.'.join(sorted(_ELEMENTWISE))}. "
-            "Compute anything else as a column beforehand."
-        )
-
-    for node in ast.walk(tree):
-        if not isinstance(node, _NODES):
-            raise refuse(type(node).__name__)
-        if isinstance(node, ast.Call):
-            f = node.func
-            functions.add(id(f))
-            if isinstance(f, ast.Name) and f.id in _STATEFUL:
-                given = {k.arg for k in node.keywords}
-                bounded = {"lower_bound", "upper_bound"} <= given and "df" not in given
-                if not (f.id in {"bs", "cc", "cr", "cs"} and bounded):
-                    learns.append(f.id)
-            elif isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name):
-                functions.add(id(f.value))
-                allowed = {"np": _ELEMENTWISE, "contr": _CODINGS}.get(f.value.id, frozenset())
-                if f.attr not in allowed:
-                    raise refuse(f"{f.value.id}.{f.attr}")
-            elif not (isinstance(f, ast.Name) and f.id in _PLAIN | _CODINGS | {"C"}):
-                raise refuse(ast.unparse(f))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and id(node) not in functions:
-            if not (isinstance(node.value, ast.Name) and node.value.id == "contr"):
-                raise refuse(ast.unparse(node))
-            if node.attr not in _CODINGS:
-                raise refuse(ast.unparse(node))
-            functions.add(id(node.value))  # an uncalled coding such as contr.sum
-        if isinstance(node, ast.Name) and id(node) not in functions:
-            name = unquoted.get(node.id, node.id)
-            if name in names:
-                columns.append(name)
-            else:
-                near = ", ".join(repr(c) for c in sorted(names)[:12])
-                raise DataError(
-                    f"Expected the names of columns in the term {expression!r}, but the data have "
-                    f"no column {name!r}. They have: {near}."
-                )
-    return list(dict.fromkeys(columns)), learns
+    read = Expression(expression, names)
+    return list(read.columns), list(read.learns)
 
 
 def formula_text(formula: str | Sequence[str], role: str) -> str:
@@ -253,54 +258,62 @@ def formula_text(formula: str | Sequence[str], role: str) -> str:
             )
         return formula.strip() or "1"
     if isinstance(formula, Sequence) and all(isinstance(c, str) for c in formula):
+        for name in formula:
+            if "`" in name or not name or name.replace(".", "", 1).isdecimal():
+                raise DataError(
+                    f"Expected names of columns that a formula can hold for {role}, but saw "
+                    f"{name!r}. Rename the column: no backticks, and not only digits."
+                )
         return " + ".join(["1", *(f"`{c}`" for c in formula)])
     raise DataError(
-        f"Expected a formula or a list of column names for {role}, but saw {formula!r}."
+        f"Expected a formula or a list of column names for {role}, but saw {formula!r}. Give one "
+        "of these."
     )
 
 
-# ------------------------------------------------------------------------- building
+@lru_cache(maxsize=256)
+def _terms(text: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """The factors of each term: expression, and "lookup", "python" or "literal"."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"{len(text)} characters")
+    formula = Formula(text)
+    if not isinstance(formula, SimpleFormula):
+        raise ValueError("several parts")
+    return tuple(tuple((f.expr, f.eval_method.value) for f in t.factors) for t in formula)
 
 
-def _parse(text: str, role: str) -> Any:
+def _parse(text: str, role: str) -> tuple[tuple[tuple[str, str], ...], ...]:
     try:
-        formula = Formula(text)
-        for term in formula:
-            _ = term.factors
-    except (FormulaicError, AttributeError, SyntaxError) as error:
+        terms = _terms(text)
+    except (FormulaicError, AttributeError, SyntaxError, ValueError, RecursionError) as error:
         raise DataError(
-            f"Expected a one-sided formula for {role}, such as 'x + C(g)', but {text!r} cannot "
-            f"be read. Check its spelling ({type(error).__name__})."
+            f"Expected a one-sided formula for {role}, such as 'x + C(g)', but {text[:200]!r} "
+            f"cannot be read ({type(error).__name__}). Check its spelling; put column names that "
+            "are no Python names between backticks."
         ) from error
-    return formula
+    for term in terms:
+        for key, method in term:
+            if method == "literal" and key != "1":
+                raise DataError(
+                    f"Expected no number as a factor in the formula for {role}, but saw {key!r} in "
+                    f"{text[:200]!r}. Give the scaled column a term of its own, such as I(2 * x)."
+                )
+    return terms
 
 
-def _evaluate(
-    expression: str, frame: pd.DataFrame, state: dict[str, Any] | None
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Values (q, n) of a transformed numeric factor, and what it learned."""
-    spec = ModelSpec(Formula(f"0 + {{{expression}}}"), transform_state=dict(state or {}))
-    columns = ", ".join(repr(c) for c in frame.columns)
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            matrix = spec.get_model_matrix(frame, na_action="ignore")
-    except Exception as error:  # formulaic passes on whatever the expression raised
-        raise DataError(
-            f"Expected the term {expression!r} to be computable from {columns}, but it raised: "
-            f"{error}. For splines, new values must lie within the bounds of the fit; write "
-            "lower_bound=, upper_bound= or extrapolation= out."
-        ) from error
-    values = np.ascontiguousarray(matrix.to_numpy(dtype=float).T)
-    bad = ~np.isfinite(values).all(axis=0)
-    if bad.any():
-        first = ", ".join(str(r) for r in np.flatnonzero(bad)[:5])
-        raise DataError(
-            f"Expected finite values of the term {expression!r} (from {columns}), but "
-            f"{int(bad.sum())} of {len(bad)} are not (first rows by position: {first}). Restrict "
-            "the columns to where the term is defined."
-        )
-    return values, dict(matrix.model_spec.transform_state)
+class _Factor(NamedTuple):
+    """A factor of a formula: the name of a column, ``C(...)``, or an expression."""
+
+    columns: tuple[str, ...]
+    coding: Coding | None = None
+    expression: Expression | None = None
+
+
+class _Part(NamedTuple):
+    """Columns of a factor: their names, and where their values are."""
+
+    name: str
+    piece: Piece
 
 
 class Formulas:
@@ -311,168 +324,247 @@ class Formulas:
     formulas : mapping of str to str
         Role (for messages) to right-hand side.
     source : Source
+
+    Attributes
+    ----------
+    numbers, categories, either : list of str
+        The columns used in expressions, in ``C(...)``, and as they come.
     """
 
     def __init__(self, formulas: Mapping[str, str], source: Source):
         self.texts = dict(formulas)
-        self._parsed: dict[str, Any] = {}
-        self._used: dict[str, list[str]] = {}
+        self.numbers: list[str] = []
         self.categories: list[str] = []
         self.either: list[str] = []
-        self._factors: dict[str, tuple[list[str], bool]] = {}
-        self._in_memory = source.kind == "memory"
+        self._terms: dict[str, list[list[str]]] = {}
+        self._factors: dict[str, _Factor] = {}
+        self._learned: dict[str, tuple[dict[str, Any], Computed]] = {}
+        names = {name for name in source.names if isinstance(name, str)}
         for role, text in self.texts.items():
-            if text in self._parsed:
+            if text in self._terms:
                 continue
-            parsed = self._parsed[text] = _parse(text, role)
-            used = self._used[text] = []
-            for term in parsed:
-                for factor in term.factors:
-                    if factor.eval_method.value == "literal":
-                        continue
-                    columns = self._factor(factor, source, role)
-                    used.extend(c for c in columns if c not in used)
+            self._terms[text] = terms = []
+            for term in _parse(text, role):
+                keys = [(key, method) for key, method in term if method != "literal"]
+                terms.append([key for key, _ in keys])
+                for key, method in keys:
+                    factor = self._factor(key, method, names, source, role)
+                    if self._factors.setdefault(key, factor).columns != factor.columns:
+                        raise DataError(
+                            f"Expected one meaning of {key!r}, but it is a column and a term. "
+                            "Rename the column."
+                        )
 
-    def _factor(self, factor: Any, source: Source, role: str) -> list[str]:
-        key = factor.expr
-        if factor.eval_method.value == "lookup":
-            source.want([key], role)
-            self.either.append(key)
-            self._factors[key] = [key], False
-            return [key]
-        columns, learns = check_expression(key, source.names)
-        source.want(columns, role)
-        if not columns:
-            raise DataError(
-                f"Expected a column in the term {key!r} of {role}, but it names none. Remove it."
-            )
-        if key.startswith("C("):
-            if len(columns) != 1:
-                raise DataError(f"Expected one column in {key!r}, but saw {columns}.")
-            self.categories.extend(columns)
-            self._factors[key] = columns, False
+    def _factor(
+        self, key: str, method: str, names: set[str], source: Source, role: str
+    ) -> _Factor:
+        factor = _Factor((key,))
+        if method == "python":
+            read = Expression(key, names)
+            if not read.is_name:
+                factor = _Factor(read.columns, read.coding, None if read.coding else read)
+        source.want(factor.columns, role)
+        if factor.coding is not None:
+            self.categories.extend(factor.columns)
+        elif factor.expression is None:
+            self.either.extend(factor.columns)
         else:
-            if learns and not self._in_memory:
+            self.numbers.extend(factor.columns)
+            if not factor.columns:
                 raise DataError(
-                    f"Expected knots and bounds written out in the term {key!r}, because "
-                    f"{learns[0]} learns from all rows and these data are read in parts. Write "
-                    "bs(x, knots=[...], lower_bound=..., upper_bound=...) or compute the column."
+                    f"Expected a column in the term {key!r} of {role}, but it names none. Remove "
+                    "it."
                 )
-            self.either.extend(columns)
-            self._factors[key] = columns, True
-        return columns
+            if factor.expression.learns and source.kind != "memory":
+                raise DataError(
+                    f"Expected a term that can be computed row by row, because these data are read "
+                    f"in parts, but {factor.expression.learns[0]} in {key!r} of {role} learns from "
+                    "all rows. Give a spline its knots and bounds, as in bs(x, knots=[...], "
+                    "lower_bound=..., upper_bound=...), or add the column to the data."
+                )
+        return factor
 
-    def build(self, rows: Rows, reader: Reader) -> dict[str, Design]:
+    def build(
+        self, rows: Rows, reader: Reader, index: pd.Index | None = None
+    ) -> dict[str, Design]:
         """One design per role; roles with the same formula share one."""
         known = {c.name: c for c in reader.columns}
-        built = {text: self._design(text, rows, known) for text in self._parsed}
+        built = {text: self._design(text, rows, known, index) for text in self._terms}
         return {role: built[text] for role, text in self.texts.items()}
 
-    def _design(self, text: str, rows: Rows, known: Mapping[str, Column]) -> Design:
-        transforms: dict[str, dict[str, Any]] = {}
-        formula = self._parsed[text]
-        for term in formula:
-            for factor in term.factors:
-                names, transformed = self._factors.get(factor.expr, ([], False))
-                if transformed:
-                    transforms[factor.expr] = self._learn(factor.expr, names, rows, known)
-        columns = [known[name] for name in self._used[text]]
-        spec = _probe(formula, columns, transforms)
+    def _design(
+        self, text: str, rows: Rows, known: Mapping[str, Column], index: pd.Index | None
+    ) -> Design:
+        factors = {key: self._factors[key] for term in self._terms[text] for key in term}
+        used = dict.fromkeys(c for factor in factors.values() for c in factor.columns)
+        spans: dict[str, bool] = {}
+        for key, factor in factors.items():
+            if factor.expression is not None:
+                spans[key] = self._learn(key, factor.expression, rows, known, index)
+            elif factor.coding is not None:
+                spans[key] = factor.coding.spans_intercept
+            else:
+                spans[key] = known[key].levels is not None
         codings: dict[str, tuple[str, np.ndarray]] = {}
         products: list[list[Piece]] = []
         terms: list[str] = []
-        for encoded in spec.structure:
-            terms.extend(encoded.columns)
-            for scoped in encoded.scoped_terms:
-                product: list[list[Piece]] = [[]]
-                for sf in scoped.factors:
-                    pieces = self._pieces(sf, spec, known, codings, transforms)
-                    # formulaic lets the first factor vary fastest
-                    product = [p + [piece] for piece in pieces for p in product]
-                products.extend(product)
-        if len(products) != len(terms):
-            raise DataError(
-                f"Expected one coding per column of {text!r}, but saw {len(products)} for "
-                f"{len(terms)} terms. Compute the columns beforehand."
-            )
+        spanned: set[frozenset[Scoped]] = set()
+        for term in self._terms[text]:
+            for scoped in _code(term, spans, spanned):
+                parts = [
+                    self._parts(key, reduced, text, rows.n_obs, known, codings)
+                    for key, reduced in scoped
+                ]
+                for chosen in product(*reversed(parts)):  # the first factor varies fastest
+                    terms.append(":".join(p.name for p in reversed(chosen)) or "Intercept")
+                    products.append([p.piece for p in reversed(chosen)])
         if not terms:
             raise DataError(
                 f"Expected a formula with at least one term, but {text!r} has none. Write '1' for "
                 "an intercept, or None where a parameter is to be fixed."
             )
-        return Design(text, terms, columns, products, codings, transforms)
+        transforms = {key: self._learned[key][0] for key in factors if key in self._learned}
+        return Design(text, terms, [known[c] for c in used], products, codings, transforms)
 
     def _learn(
-        self, key: str, columns: list[str], rows: Rows, known: Mapping[str, Column]
-    ) -> dict[str, Any]:
-        for name in columns:
-            if known[name].is_categorical:
-                raise DataError(
-                    f"Expected numbers in column {name!r} of the term {key!r}, but it holds "
-                    f"categories: {list(known[name].levels or ())[:5]}. Use it as it is or as "
-                    f"C({name})."
-                )
-        sample = rows if rows.in_memory else rows.sample(1000)
-        frame = pd.DataFrame({name: sample.columns[name] for name in columns})
-        values, state = _evaluate(key, frame, None)
-        return {"columns": columns, "state": _plain_state(state), "width": len(values)}
-
-    def _pieces(
         self,
-        scoped: Any,
-        spec: Any,
+        key: str,
+        expression: Expression,
+        rows: Rows,
+        known: Mapping[str, Column],
+        index: pd.Index | None,
+    ) -> bool:
+        """Learn a transformed factor, and say whether its columns span the intercept."""
+        if key in self._learned:
+            return self._learned[key][1].spans_intercept
+        if rows.in_memory:
+            block: Block = rows.columns
+        else:  # it learns nothing; a few values show how many columns it has
+            block = {c: np.linspace(known[c].low, known[c].high, 8) for c in expression.columns}
+        computed, state = _compute(expression, block, None)
+        names = [f"{key}[{j}]" for j in range(len(computed.values))]
+        if known.keys() & set(names):
+            raise DataError(
+                f"Expected no column named like the term {key!r}, but the data have one. Rename it."
+            )
+        if rows.in_memory:
+            _check_finite(expression, computed, block, index)
+            rows.columns |= dict(zip(names, computed.values, strict=True))
+        columns = list(expression.columns)
+        rule = {"columns": columns, "state": _plain(state), "width": len(names)}
+        self._learned[key] = rule, computed
+        return computed.spans_intercept
+
+    def _parts(
+        self,
+        key: str,
+        reduced: bool,
+        text: str,
+        n: int,
         known: Mapping[str, Column],
         codings: dict[str, tuple[str, np.ndarray]],
-        transforms: Mapping[str, dict[str, Any]],
-    ) -> list[Piece]:
-        key = scoped.factor.expr
-        if key in transforms:
-            return [(key, j) for j in range(transforms[key]["width"])]
-        columns, _ = self._factors.get(key, ([], False))
-        if not columns:  # a literal such as 1
-            return []
-        column = known[columns[0]]
+    ) -> list[_Part]:
+        """The columns of a factor, without the one that goes beside an intercept if `reduced`."""
+        factor = self._factors[key]
+        if factor.expression is not None:
+            fields = list(enumerate(self._learned[key][1].fields))
+            return [
+                _Part(key if field is None else f"{key}[{field}]", (key, j))
+                for j, field in fields[int(reduced) :]
+            ]
+        column = known[factor.columns[0]]
         if column.levels is None:
-            return [(key, 0)]
-        states = {f.expr: s for f, s in spec.factor_contrasts.items()}
-        state = states[key]
-        table = state.contrasts.get_coding_matrix(
-            list(column.levels), reduced_rank=scoped.reduced
-        ).to_numpy(dtype=float)
-        coded = f"{key}{'-' if scoped.reduced else ''}"
-        codings[coded] = (column.name, table)
-        return [(coded, j) for j in range(table.shape[1])]
-
-
-def _probe(formula: Any, columns: Sequence[Column], transforms: Mapping[str, Any]) -> Any:
-    """Let formulaic lay the design out on a few rows that show every level."""
-    size = max([8, *(len(c.levels) for c in columns if c.levels is not None)])
-    data: dict[str, Any] = {}
-    for c in columns:
-        if c.levels is not None:
-            data[c.name] = pd.Categorical.from_codes(
-                np.arange(size) % len(c.levels), categories=pd.Index(c.levels)
+            return [_Part(key, (key, 0))]
+        names, table = _coded(key, column, factor.coding or Coding(column.name), reduced)
+        if not names:
+            raise IdentificationError(
+                f"Expected at least two levels in column {column.name!r} of the formula {text!r}, "
+                f"but all {n} rows have {column.levels[0]!r}. Remove the term: the intercept "
+                "stands for it."
             )
+        coded = f"{key}-" if reduced else key
+        while coded in known and coded != column.name:
+            coded += "-"
+        codings[coded] = (column.name, table)
+        return [_Part(name, (coded, j)) for j, name in enumerate(names)]
+
+
+# ------------------------------------------------------------------------- coding
+
+Scoped = tuple[str, bool]  # a factor of a term, and whether it is coded with one column less
+
+
+def _code(
+    term: Sequence[str], spans: Mapping[str, bool], spanned: set[frozenset[Scoped]]
+) -> list[tuple[Scoped, ...]]:
+    """How to code the factors of a term, given what earlier terms span already.
+
+    A factor that spans the intercept is the sum of a constant and a part beside it; a term is the
+    sum of the products of these, of which those that are new are kept and put together again as
+    far as they go. These are the rules of patsy and formulaic.
+
+    Parameters
+    ----------
+    term : sequence of str
+        Keys of factors.
+    spans : mapping of str to bool
+        Whether a factor spans the intercept.
+    spanned : set
+        What is spanned already; grows.
+    """
+    choices = [[((key, True),), ()] if spans[key] else [((key, False),)] for key in term]
+    new: list[tuple[Scoped, ...]] = []
+    for choice in product(*choices):
+        scoped = tuple(factor for chosen in choice for factor in chosen)
+        if frozenset(scoped) not in spanned:
+            new.append(scoped)
+    spanned.update(map(frozenset, new))
+    return _simplified(new)
+
+
+def _simplified(scoped: Iterable[tuple[Scoped, ...]]) -> list[tuple[Scoped, ...]]:
+    out: list[tuple[Scoped, ...]] = []
+    for one in sorted(scoped, key=len):
+        for other in out:
+            extra = set(one) - set(other)
+            if len(one) == len(other) + 1 and len(extra) == 1 and next(iter(extra))[1]:
+                ((key, _),) = extra
+                whole = tuple((k, reduced and k != key) for k, reduced in one)
+                out = _simplified([*(o for o in out if o != other), whole])
+                break
         else:
-            data[c.name] = np.linspace(c.low, c.high, size)
-    frame = pd.DataFrame(data, index=range(size))
-    state: dict[str, Any] = {}
-    for rule in transforms.values():
-        state.update(rule["state"])
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        spec = ModelSpec(formula, transform_state=state)
-        return spec.get_model_matrix(frame, na_action="ignore").model_spec
+            out.append(one)
+    return out
 
 
-def _plain_state(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _plain_state(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain_state(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value
+def _coded(
+    key: str, column: Column, coding: Coding, reduced: bool
+) -> tuple[list[str], np.ndarray]:
+    """Names of the columns that code a category, and the table (levels x codes)."""
+    assert column.levels is not None
+    levels = list(column.levels) if coding.levels is None else coding.levels
+    absent = [level for level in column.levels if level not in levels]
+    if absent:
+        raise DataError(
+            f"Expected all levels of column {column.name!r} in {key!r}, but {absent[:8]} "
+            f"({len(absent)} of {len(column.levels)}) are not there. Add them, or drop their rows."
+        )
+    contrasts = coding.contrasts
+    if contrasts is None:
+        contrasts = TRANSFORMS["contr"].treatment()
+    elif isinstance(contrasts, np.ndarray):
+        contrasts = TRANSFORMS["contr"].custom(contrasts)
+    try:
+        table = contrasts.get_coding_matrix(levels, reduced_rank=reduced)
+        form = contrasts.get_factor_format(levels, reduced_rank=reduced)
+    except Exception as error:  # whatever formulaic raises for a reference or a shape
+        raise DataError(
+            f"Expected contrasts in {key!r} that suit the {len(levels)} levels {levels[:8]}, but "
+            f"formulaic raised: {error}. Correct them."
+        ) from error
+    names = [form.format(name=key, field=field) for field in table.columns]
+    rows = [levels.index(level) for level in column.levels]
+    return names, table.to_numpy(dtype=float)[rows]
 
 
 # ------------------------------------------------------------------------- opening
@@ -485,56 +577,76 @@ def prepare(
     categories: Iterable[str] = (),
     infinite: Iterable[str] = (),
 ) -> tuple[Source, Rows, dict[str, Design], Reader]:
-    """Open a data set for a fit: check every column that is used, and build the designs."""
+    """Open a data set for a fit: check every column that is used, and build the designs.
+
+    Parameters
+    ----------
+    data : data frame, path of parquet files, pyarrow data set, or Dask data frame
+    formulas : mapping of str to str
+        Role to right-hand side, as `formula_text` gives it.
+    numbers, categories : iterable of str
+        Further columns: numeric, and such whose distinct values are levels.
+    infinite : iterable of str
+        Those of `numbers` in which infinity has a meaning.
+
+    Returns
+    -------
+    Source, Rows, dict of str to Design, Reader
+
+    Raises
+    ------
+    DataError, IdentificationError
+        When a column or a formula cannot be used.
+    """
     source = Source(data)
     numbers, categories = list(numbers), list(categories)
     source.want([*numbers, *categories])
     parsed = Formulas(formulas, source)
-    both = set(numbers) & set(parsed.categories)
-    either = [c for c in parsed.either if c not in numbers and c not in parsed.categories]
-    if both or set(parsed.categories) & set(parsed.either):
-        name = sorted(both | set(parsed.categories) & set(parsed.either))[0]
-        raise DataError(
-            f"Expected column {name!r} to be used either as numbers or as categories, but the "
-            f"model uses it as both ({name} and C({name})). Copy it under a second name."
-        )
-    reader, n = scan(
-        source, numbers=numbers, either=either,
-        categories=[*parsed.categories, *categories], infinite=infinite,
-    )  # fmt: skip
-    rows = source.rows(reader, n)
-    designs = parsed.build(rows, reader)
-    for design in dict.fromkeys(designs.values()):
-        design.derive(rows)
-    return source, rows, designs, reader
+    reader, rows = scan(
+        source,
+        numbers=[*numbers, *parsed.numbers],
+        either=parsed.either,
+        categories=[*categories, *parsed.categories],
+        infinite=set(infinite) - {*parsed.either, *parsed.numbers},
+    )
+    return source, rows, parsed.build(rows, reader, source.index), reader
 
 
 def encode_new(
     data: Any, designs: Iterable[Design], numbers: Iterable[str] = (), infinite: Iterable[str] = ()
 ) -> tuple[Source, Rows]:
-    """Open new rows for designs of an earlier fit; unseen levels are an error."""
+    """Open new rows for designs of an earlier fit; unseen levels are an error.
+
+    Parameters
+    ----------
+    data : data frame
+    designs : iterable of Design
+        Of one fit.
+    numbers : iterable of str
+        Further numeric columns.
+    infinite : iterable of str
+        Those of `numbers` in which infinity has a meaning.
+    """
     source = Source(data)
-    columns: dict[str, Column] = {name: Column(name) for name in numbers}
+    if source.kind != "memory":
+        raise DataError(
+            "Expected rows held in memory for a prediction, but saw a source that is read in "
+            "parts. Predict part by part, for example with map_partitions or per batch. Convert a "
+            "part with its to_pandas()."
+        )
     designs = list(designs)
+    columns: dict[str, Column] = {name: Column(name) for name in numbers}
     for design in designs:
         for c in design.columns:
             columns.setdefault(c.name, c)
     source.want(columns)
-    if source.kind != "memory":
-        raise DataError(
-            "Expected rows held in memory for a prediction, but saw a source that is read in "
-            "parts. Predict part by part, for example with map_partitions or per batch."
-        )
     reader = Reader(list(columns.values()), infinite)
-    if columns:
-        rows = Rows(reader(next(source.parts()), source.index), source.n_obs)
-    else:
-        rows = Rows({"": np.zeros(source.n_obs, dtype=np.int8)}, source.n_obs)
+    rows = Rows(reader(source.frame, source.index), source.n_obs)
     for design in designs:
-        design.derive(rows)
+        design.derive(rows, source.index)
     return source, rows
 
 
 __all__ = [
-    "Design", "Formulas", "check", "check_expression", "encode_new", "formula_text", "prepare",
+    "Design", "Formulas", "check_expression", "encode_new", "formula_text", "prepare",
 ]  # fmt: skip

@@ -120,10 +120,7 @@ class Expression:
     def __init__(self, text: str, names: Iterable[Any]):
         self.text = text
         self._names: dict[str, str] = {}
-        # Python normalises identifiers, so that a column may have to be found by its normal form.
-        columns = [name for name in names if isinstance(name, str)]
-        self._known = {unicodedata.normalize("NFKC", name): name for name in columns}
-        self._known |= {name: name for name in columns}
+        self._known = names if isinstance(names, set) else set(names)
         used: list[str] = []
         learns: list[str] = []
         self._stateful: list[ast.Call] = []
@@ -172,8 +169,8 @@ class Expression:
         """
         data = {name: np.asarray(columns[name], dtype=float) for name in self.columns}
         learned: list[dict[Any, Any]] = [{} for _ in self._stateful] if state is None else state
-        if len(learned) != len(self._stateful) or (state is not None and not all(state)):
-            if any(_learns(call) for call in self._stateful):
+        for call, own in zip(self._stateful, learned, strict=True):
+            if state is not None and not own and _learns(call):
                 raise ValueError("what the term learned in the fit is missing")
         with np.errstate(all="ignore"):
             value = self._value(self._tree, data, learned)
@@ -210,8 +207,11 @@ class Expression:
     def _column(self, node: ast.Name) -> str:
         name = self._names.get(node.id, node.id)
         if name in self._known:
-            return self._known[name]
-        near = ", ".join(repr(c) for c in sorted(set(self._known.values()))[:12])
+            return name
+        for known in self._known:  # Python normalises identifiers
+            if isinstance(known, str) and unicodedata.normalize("NFKC", known) == name:
+                return known
+        near = ", ".join(sorted(repr(c) for c in self._known)[:12])
         raise DataError(
             f"Expected the names of columns in the term {self.text!r}, but the data have no column "
             f"{name!r}. Give one of: {near}."
@@ -280,7 +280,7 @@ class Expression:
         raise self._refuse(ast.unparse(node))
 
     def _coding(self, call: ast.Call, used: list[str]) -> Coding:
-        given = dict(zip(("column", "contrasts"), call.args, strict=False))
+        given: dict[str, ast.expr] = dict(zip(("column", "contrasts"), call.args, strict=False))
         given |= {str(k.arg): k.value for k in call.keywords}
         column = given.pop("column", None)
         if len(call.args) > 2 or not set(given) <= {"contrasts", "levels", "spans_intercept"}:
@@ -352,5 +352,5 @@ def _learns(call: ast.Call) -> bool:
         return not (raw and isinstance(raw[0], ast.Constant) and raw[0].value is True)
     if name in ("center", "scale", "standardize"):
         return True
-    return not ({"lower_bound", "upper_bound"} <= given and "knots" in given and len(call.args) == 1
-                and "constraints" not in given)
+    bounded = {"lower_bound", "upper_bound"} <= given and len(call.args) == 1
+    return not bounded or bool({"df", "constraints"} & given)

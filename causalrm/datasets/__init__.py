@@ -6,6 +6,8 @@ where observation starts late, `lower` and `upper` where a time is known up to a
 
 from __future__ import annotations
 
+from causalrm.datasets._acs_like import AcsLikeTruth, make_acs_like
+from causalrm.datasets._forecasts import fetch_folktexts, fetch_llm_forecasts
 from causalrm.datasets._public import fetch_e1684
 from causalrm.datasets._simulated import Simulated
 from causalrm.datasets._survival import (
@@ -21,9 +23,12 @@ from causalrm.datasets._survival import (
 from causalrm.datasets._survival_simulator import SurvivalTruth, make_survival
 
 __all__ = [
+    "AcsLikeTruth",
     "Simulated",
     "SurvivalTruth",
     "fetch_e1684",
+    "fetch_folktexts",
+    "fetch_llm_forecasts",
     "load_diabetes",
     "load_gbsg2",
     "load_kidney_transplant",
@@ -32,5 +37,6 @@ __all__ = [
     "load_multicenter_aids_cohort",
     "load_rossi",
     "load_waltons",
+    "make_acs_like",
     "make_survival",
 ]

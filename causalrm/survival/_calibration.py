@@ -129,14 +129,12 @@ class Calibration(Result):
 def calibration(fit: Any, data: Any, time: float, groups: int = 10) -> Calibration:
     r"""Observed against predicted risk of an event by a given time.
 
-    Rows are grouped by predicted risk and compared with Kaplan-Meier in each group. A smooth
-    curve over all risks is the hazard regression of Crowson, Atkinson and Therneau: with
-    :math:`\Lambda_i` the cumulative hazard that the fit gives to the time row i was under
-    observation up to `time`, and :math:`z_i` the log cumulative hazard at `time`, the number of
-    events is regressed on a natural cubic spline of z with offset :math:`\log\Lambda_i`. When the
-    fit is right, the regression is zero, whatever the censoring and the entry times, and without
-    proportional hazards; a Cox regression on z would need those, and a refit of the same family
-    would share its faults.
+    Rows are grouped by predicted risk, and Kaplan-Meier in each group is compared with the mean
+    prediction. The smooth curve does the same in a window that moves over the predictions: no
+    proportional hazards in the prediction, as a Cox regression on it would need, and no family of
+    distributions, whose faults the fit may share. Counts of events are compared with the
+    cumulative hazard that the fit gives to the time under observation; that is right under any
+    censoring that depends on covariates of the fit, and under delayed entry.
 
     Parameters
     ----------
@@ -154,7 +152,7 @@ def calibration(fit: Any, data: Any, time: float, groups: int = 10) -> Calibrati
     Calibration
         `to_frame()` has a row per group, `statistics()` the ratios observed to expected, the
         calibration slope and the distances ICI, E50 and E90 of Austin, Harrell and van Klaveren,
-        `curve()` the smooth curve, `test` the joint test that the regression is zero.
+        `curve()` the smooth curve, `test` whether events are as expected in all groups.
 
     Raises
     ------
@@ -165,24 +163,48 @@ def calibration(fit: Any, data: Any, time: float, groups: int = 10) -> Calibrati
 
     Notes
     -----
-    Standard errors are robust, honour sampling weights and clusters, and take the fit as given;
-    on the rows of the fit itself tests are too lenient. The distances are of absolute values, so
-    that noise alone makes them positive; read them beside the test.
+    Standard errors are from influence functions, honour sampling weights and clusters, and take
+    the fit as given; on the rows of the fit itself tests are too lenient. ICI, E50 and E90 are
+    means and quantiles of absolute values, so that noise alone makes them positive: read them
+    beside the test.
+
+    The window is tricube in the rank of the prediction with half-width 0.7 m^(-1/5), m being the
+    number of events by `time`. On the log(-log) scale the smooth curve is the prediction plus the
+    difference between Kaplan-Meier and mean prediction in the window, so that predictions that are
+    right give a curve on the diagonal up to the ends. The slope is that of the log cumulative
+    hazard in a Poisson regression of events with offset (Crowson, Atkinson and Therneau); the test
+    is that of Gronnesby and Borgan with the fit taken as given.
 
     References
     ----------
     Austin, Harrell, van Klaveren (2020), doi 10.1002/sim.8570; Crowson, Atkinson, Therneau (2016),
-    doi 10.1177/0962280213497434.
+    doi 10.1177/0962280213497434; Gronnesby, Borgan (1996), doi 10.1007/BF00127305; for windows,
+    Akritas (1994), doi 10.1214/aos/1176325630.
 
     Examples
     --------
     >>> import causalrm as crm
+    >>> from causalrm.survival.diagnostics import calibration
     >>> df = crm.datasets.load_gbsg2()
     >>> odd, even = df[1::2], df[::2]
     >>> fit = crm.SurvivalRegression("hormone + nodes").fit(odd, time="time", event="event")
     >>> found = calibration(fit, even, time=1095, groups=4)
     >>> found.to_frame()[["group", "n", "predicted", "estimate"]].round(3)
-    group
+       group   n  predicted  estimate
+    0      1  95      0.240     0.214
+    1      2  96      0.302     0.305
+    2      3  79      0.357     0.296
+    3      4  73      0.504     0.719
+    >>> found.statistics()[["term", "estimate", "conf_low", "conf_high"]].round(3)
+             term  estimate  conf_low  conf_high
+    0    O:E risk     1.069     0.931      1.227
+    1  O:E events     1.151     0.963      1.376
+    2       slope     1.491     1.116      1.867
+    3         ICI     0.055       NaN        NaN
+    4         E50     0.028       NaN        NaN
+    5         E90     0.169       NaN        NaN
+    >>> print(found.test)
+    calibration: chi2(4) = 13.05, p = 0.011
     """
     t = float(check_times(time, "time", open_end=True)[0])
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
@@ -220,8 +242,18 @@ def calibration(fit: Any, data: Any, time: float, groups: int = 10) -> Calibrati
     if float(z.max() - z.min()) > 1e-8 * (1.0 + abs(float(z.mean()))):
         measures.append(("slope", *_slope(rows, events, expected, z - z.mean())))
     smooth, gap = _smooth(rows, t, z, int(events.sum()))
-    ici, (e50, e90) = float(w @ gap) / rows.n, _weighted_quantile(gap, w, np.array([0.5, 0.9]))
-    measures += [("ICI", ici, math.nan), ("E50", e50, math.nan), ("E90", e90, math.nan)]
+    far = np.array([w @ gap / rows.n, *_weighted_quantile(gap, w, np.array([0.5, 0.9]))])
+    if np.isnan(gap).any():
+        far[:] = math.nan
+        low = float(smooth.loc[smooth["estimate"].isna(), "predicted"].min())
+        warn(
+            f"The smooth curve is not defined for predicted risks from {low:.3g}, where nobody was "
+            f"under observation until {t:g}, so that ICI, E50 and E90 are missing. Choose an "
+            "earlier time.",
+            CausalRMWarning,
+            log,
+        )
+    measures += [(k, float(v), math.nan) for k, v in zip(("ICI", "E50", "E90"), far, strict=True)]
     return Calibration(
         call=rows.call("calibration", time=t, groups=groups),
         n_obs=rows.n,
@@ -237,7 +269,7 @@ def calibration(fit: Any, data: Any, time: float, groups: int = 10) -> Calibrati
         observed=observed,
         measures=pd.DataFrame(measures, columns=["term", "estimate", "std_error"]),
         smooth=smooth,
-        test=_test(rows, events, expected, label),
+        test=_test(rows, events, expected, label, log),
         df_resid=rows.df,
     )
 
@@ -260,7 +292,7 @@ def _warn_about_start(rows: EvaluationRows, log: list[str]) -> None:
 def _kaplan_meier_risk(
     rows: EvaluationRows, t: float, share: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Kaplan-Meier risk by time t, rows counting by a share, and its influence; NaN if undefined."""
+    """Kaplan-Meier risk by time t where rows count by a share, and its influence; or NaN."""
     mask = share > 0
     entry = None if rows.entry is None else rows.entry[mask]
     weights = rows.weights[mask] * share[mask]
@@ -346,7 +378,11 @@ def _slope(
 
 
 def _test(
-    rows: EvaluationRows, events: np.ndarray, expected: np.ndarray, label: np.ndarray
+    rows: EvaluationRows,
+    events: np.ndarray,
+    expected: np.ndarray,
+    label: np.ndarray,
+    log: list[str],
 ) -> Test:
     """Test that events are as expected in every group.
 
@@ -354,14 +390,22 @@ def _test(
     number; an estimated variance would make the test reject too often.
     """
     w, g = rows.weights, int(label.max()) + 1
-    excess = np.bincount(label, w * (events - expected), g)
+    if rows.codes is not None and rows.n_clusters <= g:
+        warn(
+            f"No joint test: it needs more clusters than groups, but there are {rows.n_clusters} "
+            f"clusters and {g} groups. Choose fewer groups.",
+            CausalRMWarning,
+            log,
+        )
+        return Test("calibration", math.nan, g, math.nan, rows.df)
+    excess = w * (events - expected)
     variance = np.diag(np.bincount(label, w**2 * expected, g))
     if rows.codes is not None:
-        cells = np.bincount(
-            rows.codes * g + label, w * (events - expected), rows.n_clusters * g
-        ).reshape(-1, g)
+        cells = np.bincount(rows.codes * g + label, excess, rows.n_clusters * g).reshape(-1, g)
         variance = cells.T @ cells * (rows.n_clusters / (rows.n_clusters - 1))
-    statistic, q, p = inference.wald(excess, variance, rows.df)
+    seen = np.diag(variance) > 0  # a group whose rows all enter late has seen nothing
+    sums, variance = np.bincount(label, excess, g)[seen], variance[np.ix_(seen, seen)]
+    statistic, q, p = inference.wald(sums, variance, rows.df)
     return Test("calibration", statistic if rows.df is None else statistic / q, q, p, rows.df)
 
 
@@ -379,10 +423,11 @@ def _smooth(
     weight = np.bincount(place, w)
     middle = (np.cumsum(weight) - 0.5 * weight) / weight.sum()
     rank = middle[place]  # share of the weight below a row, half of its equals counted
-    inner = levels[weight > 0], middle[weight > 0]
     at = np.linspace(0.01, 0.99, _CURVE)
-    grid, ranks = (np.interp(at, inner[1], inner[0]), at) if len(levels) > _CURVE else inner
-    width = _WINDOW * n_events ** -0.2
+    grid, ranks = levels, middle
+    if len(levels) > _CURVE:
+        grid, ranks = np.interp(at, middle, levels), at
+    width = _WINDOW * n_events**-0.2
     risk = -np.expm1(-np.exp(z))
     shift, error = np.empty(len(grid)), np.empty(len(grid))
     for i, r in enumerate(ranks):
@@ -396,12 +441,13 @@ def _smooth(
             own = share * (risk - mean) / total
             error[i] = rows.std_error(slopes[0] * influence - slopes[1] * own)
     eta = grid + shift
-    frame = pd.DataFrame(
-        {
-            "predicted": -np.expm1(-np.exp(grid)),
-            "estimate": -np.expm1(-np.exp(eta)),
-            "std_error": np.exp(eta - np.exp(eta)) * error,
-        }
-    )
-    gap = np.abs(-np.expm1(-np.exp(z + np.interp(rank, ranks, shift))) - risk)
-    return frame, gap
+    with np.errstate(over="ignore", invalid="ignore"):  # everybody, or nobody, had the event
+        frame = pd.DataFrame(
+            {
+                "predicted": -np.expm1(-np.exp(grid)),
+                "estimate": -np.expm1(-np.exp(eta)),
+                "std_error": np.exp(eta - np.exp(eta)) * error,
+            }
+        )
+    moved = z + np.interp(rank, ranks, np.clip(shift, -50.0, 50.0))
+    return frame, np.abs(-np.expm1(-np.exp(moved)) - risk)

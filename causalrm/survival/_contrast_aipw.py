@@ -100,14 +100,15 @@ def fit_propensity(
     frame: pd.DataFrame, formula: str, treatment: Treatment, arm: np.ndarray, w: np.ndarray
 ) -> Propensity:
     """Maximum likelihood with weights `w`; `arm` is the place of each row's level."""
-    _, rows, designs, _ = prepare(frame, {"propensity": formula})
+    data = frame.assign(**{WEIGHT: w})
+    _, rows, designs, _ = prepare(data, {"propensity": formula}, numbers=[WEIGHT])
     design = designs["propensity"]
     if treatment.name in {c.name for c in design.columns}:
         raise DataError(
             f"Expected a propensity formula without the treatment {treatment.name!r}, but saw "
             f"{formula!r}. Name covariates only."
         )
-    rows.columns |= {ARM: arm, WEIGHT: w}
+    rows.columns[ARM] = arm
     others = len(treatment.values) - 1
     predictors = Predictors([design] * others, [False] * others)
     predictors.standardise(rows, ["propensity"] * others)

@@ -12,9 +12,9 @@ import pandas as pd
 from formulaic import Formula
 
 from causalrm.core.blocks import Block, Rows
-from causalrm.core.design import Design, check_expression, formula_text
+from causalrm.core.design import Design, check_expression, encode_new, formula_text
 from causalrm.core.errors import DataError, IdentificationError
-from causalrm.core.frame import Column, Reader, Source, scan
+from causalrm.core.frame import Source
 from causalrm.survival import _support as support
 from causalrm.survival.model import Model
 from causalrm.survival.predict import Points
@@ -71,6 +71,8 @@ class Population:
         The columns that are needed, as they came.
     rows : Rows
         The same, checked and coded as in the fit.
+    treated : bool
+        Whether the data have the column of the treatment.
     fitted : bool
         Whether they are the rows of the fit, by their number and outcomes.
     n_clusters : int
@@ -81,12 +83,13 @@ class Population:
 
     frame: pd.DataFrame
     rows: Rows
+    treated: bool
     fitted: bool
     n_clusters: int
     clusters: np.ndarray | None
 
 
-def fit_columns(result: SurvivalResult) -> dict[str, Column]:
+def fit_columns(result: SurvivalResult) -> dict[str, Any]:
     """The columns of a fit's formulas."""
     return {c.name: c for d in result.model.predictors.unique for c in d.columns}
 
@@ -107,36 +110,34 @@ def open_population(
             "Expected rows held in memory for a contrast, but saw a source that is read in parts. "
             "Give the rows, or a random sample of them, as a data frame."
         )
-    roles = result.model.roles
+    roles, names = result.model.roles, set(source.names)
     numbers = roles.numbers
-    outcome = [c for c in numbers if c != roles.weights]
     cluster = roles.cluster if result.covariance == "cluster" else None
-    observed = {treatment, *numbers, *([cluster] if cluster else [])} <= set(source.names)
+    treated = treatment in names
+    observed = treated and {*numbers, *([cluster] if cluster else [])} <= names
     if not observed:  # a target population: weights and clusters are used where it has them
-        numbers = [c for c in numbers if c in source.names and c not in outcome]
-        if treatment not in source.names:
-            del columns[treatment]
-        cluster = cluster if cluster in source.names else None
-    for name in numbers:
-        columns.setdefault(name, Column(name))
-    if cluster is not None and cluster not in columns:
-        columns[cluster] = scan(source, categories=[cluster])[0].columns[0]
-    names = [*columns, *(name for name in extra if name in source.names)]
-    source.want(names)
-    infinite = [] if roles.upper is None else [roles.upper]
-    part = next(source.parts())
-    checked = Reader(list(columns.values()), infinite)(part, source.index)
-    rows = Rows(checked or {"": np.zeros(source.n_obs, dtype=np.int8)}, source.n_obs)
-    for design in result.model.predictors.unique:
-        if treatment in checked or treatment not in {c.name for c in design.columns}:
-            design.derive(rows)
-    fitted = observed and _same_rows(result, rows)
-    frame = part.to_pandas()
+        numbers = [roles.weights] if roles.weights is not None and roles.weights in names else []
+        cluster = cluster if cluster in names else None
+    wanted = [*columns, *numbers, *([cluster] if cluster else []), *extra]
+    source.want(c for c in wanted if c in names or (c in columns and c != treatment))
+    frame = next(source.parts()).to_pandas()
     frame.index = source.index
+    if not treated:  # every level is assigned to all rows later
+        column = columns[treatment]
+        first = column.low if column.levels is None else column.levels[0]
+        frame = frame.assign(**{treatment: first})
+    infinite = [] if roles.upper is None else [roles.upper]
+    _, rows = encode_new(frame, result.model.predictors.unique, numbers, infinite)
+    fitted = observed and _same_rows(result, rows)
     if cluster is None:
-        return Population(frame, rows, fitted, 0, None)
-    codes, found = pd.factorize(rows.columns[cluster])
-    return Population(frame, rows, fitted, len(found), codes)
+        return Population(frame, rows, treated, fitted, 0, None)
+    codes, found = pd.factorize(frame[cluster])
+    if (codes < 0).any():
+        raise DataError(
+            f"Expected complete values in column {cluster!r}, but {int((codes < 0).sum())} of "
+            f"{len(codes)} are missing. Drop these rows."
+        )
+    return Population(frame, rows, treated, fitted, len(found), codes)
 
 
 def _same_rows(result: SurvivalResult, rows: Rows) -> bool:
@@ -148,17 +149,18 @@ def _same_rows(result: SurvivalResult, rows: Rows) -> bool:
 
 
 def open_treatment(
-    result: SurvivalResult, rows: Rows, name: str, reference: Any
+    result: SurvivalResult, seen: np.ndarray | None, name: str, reference: Any
 ) -> Treatment:
-    """The levels of the treatment, the reference first."""
+    """The levels of the treatment, the reference first; `seen` are its values in the data."""
     column = fit_columns(result)[name]
     levels: list[Any]
     if column.levels is not None:
         levels = list(column.levels)
         values: list[Any] = list(range(len(levels)))
     else:
-        seen = rows.columns.get(name, np.empty(0))
-        values = levels = [float(v) for v in np.union1d(seen, [column.low, column.high])]
+        ends = np.array([column.low, column.high])
+        found = ends if seen is None else np.union1d(np.asarray(seen, dtype=float), ends)
+        values = levels = [float(v) for v in np.unique(found)]
         if len(levels) > _MOST_LEVELS:
             raise DataError(
                 f"Expected a treatment with few levels, but column {name!r} has {len(levels)} "
@@ -170,7 +172,7 @@ def open_treatment(
                 f"Expected levels of {name!r} that the fit saw (from {column.low:g} to "
                 f"{column.high:g}), but the data have {outside[:5]}. Recode them."
             )
-        if name not in rows.columns and levels != [0.0, 1.0]:
+        if seen is None and levels != [0.0, 1.0]:
             raise DataError(
                 f"Expected a column {name!r} in the data, because the treatment is numeric and its "
                 f"levels (between {column.low:g} and {column.high:g}) are not kept in the fit."

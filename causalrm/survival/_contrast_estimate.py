@@ -240,7 +240,7 @@ class Plan:
             frame = pop.frame.iloc[train]
             outcome = clone(fit).set_params(covariance="auto").fit(frame, **roles).result_
             self.log.extend(f"Fold {k + 1}, outcome model: {text}" for text in outcome.warnings)
-            treatment = _recoded(outcome, pop.frame, self.treatment)
+            treatment = _recoded(outcome, self.treatment)
             arms = Arms(outcome.model, outcome.estimates, treatment, self.curves)
             found = self._nuisances(arms, frame, arm[train], w[train])
             rest = pop.frame.iloc[test]
@@ -386,12 +386,11 @@ def _folds(
     return out
 
 
-def _recoded(result: SurvivalResult, frame: Any, treatment: Treatment) -> Treatment:
+def _recoded(result: SurvivalResult, treatment: Treatment) -> Treatment:
     """The same levels in the same order, as another fit codes them."""
-    _, rows = encode_new(frame[[treatment.name]], [], [])
     if fit_columns(result)[treatment.name].levels is None:
         return treatment
-    here = open_treatment(result, rows, treatment.name, None)
+    here = open_treatment(result, None, treatment.name, None)
     code = dict(zip(here.labels, here.values, strict=True))
     missing = [a for a in treatment.labels if a not in code]
     if missing:

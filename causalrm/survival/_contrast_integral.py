@@ -1,8 +1,8 @@
 """The martingale integral of the efficient influence function, row by row.
 
 For a row seen to time Y with event indicator d, with S, H and h survivor function, cumulative
-hazard and hazard of the event and G the survivor function of censoring, all at its own treatment and
-covariates,
+hazard and hazard of the event and G the survivor function of censoring, all at its own treatment
+and covariates,
 
     B(t) = S(t) { d 1(Y <= t) / (S(Y) G(Y)) - int_0^min(Y, t) dH(u) / (S(u) G(u)) },
 

@@ -34,7 +34,6 @@ class EvaluationRows:
     weights: np.ndarray  # mean one
     codes: np.ndarray | None
     n_clusters: int
-    index: pd.Index
     a: np.ndarray
     b: np.ndarray
     c: np.ndarray
@@ -105,17 +104,11 @@ def read_rows(fit: Any, data: Any, what: str) -> EvaluationRows:
     source, rows = encode_new(data, model.predictors.unique, roles.numbers)
     check_values(rows, roles, source.index)
     block, n = rows.columns, rows.n_obs
-    codes, n_clusters = None, 0
+    codes: np.ndarray | None = None
     if roles.cluster is not None:  # clusters of new rows need not be those of the fit
         clusters = Source(data)
         reader, _ = scan(clusters, categories=[roles.cluster])
         codes = clusters.rows(reader, n).columns[roles.cluster]
-        n_clusters = len(reader.columns[0].levels or ())
-        if n_clusters < 2:
-            raise DataError(
-                f"Expected at least two clusters in column {roles.cluster!r}, but saw "
-                f"{n_clusters}. Give more rows."
-            )
     time, event, entry, _ = model.times(block)
     weights = model.weights(block)
     w = np.ones(n) if weights is None else weights
@@ -131,12 +124,26 @@ def read_rows(fit: Any, data: Any, what: str) -> EvaluationRows:
     seen = n == result.n_obs and np.allclose(
         Counts(*rows.total(model.counts)).fingerprint, result.fingerprint, rtol=1e-9
     )
+    if not w.all():  # rows without weight say nothing
+        keep = w > 0
+        time, event, w, a, b, c = (x[keep] for x in (time, event, w, a, b, c))
+        entry, codes = (None if x is None else x[keep] for x in (entry, codes))
+    n_clusters = 0
+    if codes is not None:
+        found, codes = np.unique(codes, return_inverse=True)
+        n_clusters = len(found)
+        if n_clusters < 2:
+            raise DataError(
+                f"Expected at least two clusters in column {roles.cluster!r}, but saw "
+                f"{n_clusters}. Give more rows."
+            )
     return EvaluationRows(
-        result, time, event, entry, w / w.mean(), codes, n_clusters, source.index, a, b, c, seen
+        result, time, event, entry, w / w.mean(), codes, n_clusters, a, b, c, seen
     )
 
 
 def require_no_entry(rows: EvaluationRows, what: str) -> None:
+    """Refuse delayed entry, under which the weights for censoring are not defined."""
     if rows.entry is not None and (rows.entry > 0).any():
         late = int((rows.entry > 0).sum())
         raise DataError(
@@ -148,7 +155,8 @@ def require_no_entry(rows: EvaluationRows, what: str) -> None:
 
 
 def check_horizon(rows: EvaluationRows, times: np.ndarray, what: str) -> None:
-    last = float(rows.time[rows.weights > 0].max())
+    """Refuse times beyond which nobody was observed."""
+    last = float(rows.time.max())
     if times.max() >= last:
         raise DataError(
             f"Expected {what} below the last time in column {rows.result.model.roles.time!r}, "
@@ -185,6 +193,7 @@ def intervals(
 
 
 def layout(result: Result, title: str, *sections: Section, notes: tuple[str, ...]) -> Table:
+    """Table of a diagnostic: the call, its own sections, assumptions and warnings."""
     roles = ", ".join(f"{role} = {column}" for role, column in result.call["roles"].items())
     options = ", ".join(f"{k} = {v}" for k, v in result.call["options"].items())
     head = [("Options", options), ("Columns", roles), ("Observations", f"{result.n_obs:,}")]

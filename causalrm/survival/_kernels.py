@@ -414,5 +414,8 @@ def turning_point(a: np.ndarray, c: np.ndarray, kappa: float) -> np.ndarray:
     """Time at which the hazard turns; NaN where it is monotone."""
     g = np.exp(c)
     with np.errstate(divide="ignore", invalid="ignore"):
-        u = (g - 1.0) * (kappa + 1.0) / (1.0 - g * kappa)
+        if math.isinf(kappa):
+            u = (1.0 - g) / g
+        else:
+            u = (g - 1.0) * (kappa + 1.0) / (1.0 - g * kappa)
         return np.where(u > 0, np.exp(np.log(np.where(u > 0, u, 1.0)) / g - a), np.nan)

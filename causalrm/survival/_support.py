@@ -21,7 +21,7 @@ from causalrm.survival.roles import Roles, check_values
 if TYPE_CHECKING:
     from causalrm.survival.result import SurvivalResult
 
-_CURVE_ROWS = 20_000  # rows from which curves for plots are drawn
+_CURVE_ROWS = 10_000  # rows from which curves for plots are drawn
 _FITTED_ROWS = 1_000  # rows over which fitted survival is averaged for plots
 _GRID = 60
 _GROUPS = 6
@@ -42,6 +42,8 @@ class Counts:
     timed: int
     log_time: float
     log_time_squares: float
+    log_event_time: float
+    log_upper: float
 
     def kinds(self, n: int) -> dict[str, int]:
         """Rows by kind of observation."""
@@ -58,7 +60,8 @@ class Counts:
         """Numbers by which the same rows are recognised."""
         return (
             float(self.events), float(self.interval), float(self.left), float(self.entry),
-            float(self.timed), self.log_time, self.log_time_squares,
+            float(self.timed), self.log_time, self.log_time_squares, self.log_event_time,
+            self.log_upper,
         )  # fmt: skip
 
 

@@ -178,9 +178,11 @@ class ContrastResult(Result):
         law = "normal" if self.df_resid is None else f"t({self.df_resid:g})"
         kinds = {"gformula": "g-formula", "aipw": "augmented inverse probability weighting"}
         rows = "the rows of the fit" if self.population == "fit" else "other rows than the fit's"
+        folds = self.call["options"].get("folds")
+        how = f"cross-fitted in {folds} folds" if folds else "covariates and models as estimated"
         return [
             ("Method", f"{kinds[self.method]}, averaged over {rows}"),
-            ("Intervals", f"{law} quantiles; covariates and all models count as estimated"),
+            ("Intervals", f"{law} quantiles; {how}"),
         ]
 
     @property
@@ -337,7 +339,8 @@ def standardized_contrast(
     else:
         extra += formula_columns(censoring, "censoring")
     population = open_population(result, data, treatment, extra)
-    levels = open_treatment(result, population.rows, treatment, reference)
+    seen = population.rows.columns[treatment] if population.treated else None
+    levels = open_treatment(result, seen, treatment, reference)
     plan = Plan(result, population, levels, curves, propensity, censoring, clip, log)
     entropy = None
     if method == "gformula":

@@ -76,6 +76,10 @@ def kaplan_meier(
     Kaplan, Meier (1958), doi 10.1080/01621459.1958.10501452.
     """
     given = np.ones(len(time)) if weights is None else weights
+    if not given.all():  # a row without weight is no step and nobody at risk
+        seen = given > 0
+        time, event, given = time[seen], event[seen], given[seen]
+        entry = None if entry is None else entry[seen]
     order = np.argsort(time, kind="stable")
     t, d, w = time[order], event[order] > 0, given[order]
     times = np.unique(t[d])

@@ -147,17 +147,24 @@ def brier_score(fit: Any, data: Any, times: Any) -> BrierScore:
     Examples
     --------
     >>> import causalrm as crm
+    >>> from causalrm.survival.diagnostics import brier_score
     >>> df = crm.datasets.load_gbsg2()
     >>> odd, even = df[1::2], df[::2]
     >>> fit = crm.SurvivalRegression("hormone + nodes").fit(odd, time="time", event="event")
     >>> score = brier_score(fit, even, times=[365, 1095])
-    >>> score.to_frame().query("time == 1095 and group == 'at time'")[["term", "estimate"]]
-         term  estimate
-    3   model     0.190
-    4    null     0.219
-    5  scaled     0.133
-    >>> print(score.integrated())
-    integrated
+    >>> score.to_frame()[["group", "time", "term", "estimate", "std_error"]].round(3)
+            group    time    term  estimate  std_error
+    0     at time   365.0   model     0.074      0.012
+    1     at time   365.0    null     0.077      0.013
+    2     at time   365.0  scaled     0.044      0.032
+    3     at time  1095.0   model     0.204      0.009
+    4     at time  1095.0    null     0.232      0.007
+    5     at time  1095.0  scaled     0.118      0.024
+    6  integrated  1095.0   model     0.118      0.008
+    7  integrated  1095.0    null     0.130      0.007
+    8  integrated  1095.0  scaled     0.090      0.023
+    >>> print(score.integrated("scaled"))
+    integrated Brier score (scaled): 0.090, std. error 0.023, 95% interval [0.046, 0.134]
     """
     at = np.unique(check_times(times, "times", open_end=True))
     rows = read_rows(fit, data, "the Brier score")
@@ -278,18 +285,21 @@ def concordance(
     Examples
     --------
     >>> import causalrm as crm
+    >>> from causalrm.survival.diagnostics import concordance
     >>> df = crm.datasets.load_gbsg2()
     >>> odd, even = df[1::2], df[::2]
     >>> fit = crm.SurvivalRegression("hormone + nodes").fit(odd, time="time", event="event")
     >>> print(concordance(fit, even))
-    concordance
+    Harrell's concordance: 0.667, std. error 0.022, 95% interval [0.622, 0.709]
+    >>> print(concordance(fit, even, tau=1825, method="uno"))
+    Uno's concordance up to 1825: 0.653, std. error 0.022, 95% interval [0.609, 0.695]
     """
     if method not in ("harrell", "uno"):
         raise DataError(f"Expected method 'harrell' or 'uno', but saw {method!r}.")
     if tau is not None:
         tau = float(check_times(tau, "tau", open_end=True)[0])
     rows = read_rows(fit, data, "concordance")
-    died = (rows.event > 0) & (rows.weights > 0)
+    died = rows.event > 0
     used = died if tau is None else died & (rows.time < tau)
     if not used.any():
         raise DataError(

@@ -241,5 +241,7 @@ class Model:
             int(known.sum()),
             float(y.sum()),
             float(y @ y),
+            float(y @ event[known]),
+            0.0 if upper is None else float(np.log(upper[interval]).sum()),
         )
 

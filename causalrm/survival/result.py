@@ -96,8 +96,6 @@ class SurvivalResult(LikelihoodResult):
     def turning_point(self) -> float:
         """Time at which the hazard turns, at the mean predictors; NaN when it is monotone."""
         a, c = np.array([self.centre["phi"]]), np.array([self.centre["gamma"]])
-        if math.isinf(self.kappa):
-            return math.nan
         return float(K.turning_point(a, c, self.kappa)[0])
 
     def cure_fraction(self, level: float = 0.95) -> Estimate:
@@ -203,7 +201,8 @@ def not_comparable(small: SurvivalResult, big: SurvivalResult) -> str:
     if small.n_params >= big.n_params:
         return "neither has parameters that the other lacks"
     have = set(zip(big.parameter, big.term, strict=True))
-    missing = [pair for pair in zip(small.parameter, small.term, strict=True) if pair not in have]
+    used = [pair for pair in zip(small.parameter, small.term, strict=True) if pair[0] != "kappa"]
+    missing = [pair for pair in used if pair not in have]
     if missing:
         return f"the larger one lacks the terms {missing}"
     if small.fixed_kappa is None and big.fixed_kappa is not None:
@@ -218,7 +217,7 @@ def not_comparable(small: SurvivalResult, big: SurvivalResult) -> str:
         if math.isinf(small.fixed_kappa):
             return "kappa = infinity lies on the boundary, where the test is not chi-squared"
         constant = {"Intercept"} >= {
-            t for p, t in zip(big.parameter, big.term, strict=True) if p == "gamma"
+            t for p, t in zip(small.parameter, small.term, strict=True) if p == "gamma"
         }
         phi, lam = (
             {t for p, t in zip(big.parameter, big.term, strict=True) if p == name}

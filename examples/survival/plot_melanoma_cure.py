@@ -31,8 +31,8 @@ melanoma.groupby("treatment", observed=True).agg(
 # Models
 # ------
 # Treatment may speed up or slow down time (``phi``), raise or lower the hazard (``lam``), or bend
-# the curve (``gamma``). ``lam="treatment"`` has no intercept: the hazard's level in the control arm
-# is then fixed by ``phi`` and ``gamma``. All eight models below have the same rows and can be
+# the curve (``gamma``). ``lam="treatment"`` has no intercept: the hazard's level in the control
+# arm is then fixed by ``phi`` and ``gamma``. All eight models below have the same rows and can be
 # compared by AIC and BIC; kappa is the shape, and where it is below 0 a fraction is cured.
 
 roles = {"time": "time", "event": "event"}

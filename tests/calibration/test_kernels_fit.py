@@ -35,14 +35,11 @@ def test_slope_and_intercept_are_the_maximum(n):
     x = np.column_stack([np.ones(n), z])
     pi = 1 / (1 + np.exp(-x @ ours.coef))
     score = x.T @ (y - pi)
-    assert np.abs(np.linalg.solve(ours.cov_robust / ours.cov, np.ones(2))).all()
     assert_allclose(ours.cov @ score, 0, atol=1e-9)
     info = (x * (pi * (1 - pi))[:, None]).T @ x
     assert_allclose(ours.cov, np.linalg.inv(info), rtol=2e-5)
     psi = fit.logistic_influence((None, z), y, None, None, ours)
     assert_allclose(ours.cov_robust, k.covariance(psi), rtol=2e-5)
-    loglik = (y * np.log(pi) + (1 - y) * np.log1p(-pi)).sum()
-    assert ours.loglik == pytest.approx(loglik, rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [300, 50_000])

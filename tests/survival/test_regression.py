@@ -336,3 +336,152 @@ def test_penalty_does_not_depend_on_units() -> None:
     two = fit(other, phi="x1 + x2", penalty=0.1).result_
     np.testing.assert_allclose(two.estimates[1:3] * [1000, -3], one.estimates[1:3], rtol=1e-4)
     assert two.loglik == pytest.approx(one.loglik, abs=1e-6)
+
+
+# ---------------------------------------------------------------- what must not matter
+
+
+def close(a: Any, b: Any, tolerance: float = 1e-5) -> None:
+    """Compare estimates and standard errors of two results, in units of standard errors."""
+    assert a.term == b.term and a.parameter == b.parameter
+    assert np.abs((a.estimates - b.estimates) / a.std_error).max() < tolerance
+    np.testing.assert_allclose(a.std_error, b.std_error, rtol=tolerance)
+
+
+MODEL: dict[str, Any] = {"phi": "x1 + trt", "gamma": "trt"}
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    return make_survival(300, cluster_size=3, correlation=0.3, rng=11).data
+
+
+def test_order_and_index_of_rows(data: pd.DataFrame) -> None:
+    shuffled = data.sample(frac=1.0, random_state=0)
+    roles = RIGHT | {"cluster": "cluster"}
+    one, two = fit(data, roles, **MODEL).result_, fit(shuffled, roles, **MODEL).result_
+    for kind in ("model", "robust", "cluster"):
+        close(one.with_covariance(kind), two.with_covariance(kind), 1e-7)
+    assert two.loglik == pytest.approx(one.loglik, rel=1e-12)
+    assert one.diagnostics["cox_snell_gap"] == pytest.approx(two.diagnostics["cox_snell_gap"])
+
+
+@pytest.mark.parametrize("unit", [1e-6, 365.25, 1e9])
+@pytest.mark.parametrize("kind", ["right", "late", "interval"])
+def test_unit_of_time(unit: float, kind: str) -> None:
+    options: dict[str, Any] = {"late": {"entry": 0.5}, "interval": {"interval": 0.7}}.get(kind, {})
+    data = make_survival(300, rng=12, **options).data
+    roles = roles_of(data)
+    times = [c for c in ("time", "entry", "lower", "upper") if c in data]
+    one = fit(data, roles, **MODEL).result_
+    two = fit(data.assign(**{c: unit * data[c] for c in times}), roles, **MODEL).result_
+    shift = np.zeros(len(one.estimates))
+    shift[0] = -math.log(unit)
+    assert np.abs((two.estimates - one.estimates - shift) / one.std_error).max() < 1e-5
+    np.testing.assert_allclose(two.cov().to_numpy(), one.cov().to_numpy(), rtol=1e-5, atol=1e-8)
+    densities = data["event"].sum() if kind != "interval" else 0
+    assert two.loglik == pytest.approx(one.loglik - densities * math.log(unit), abs=1e-7)
+    assert two.turning_point == pytest.approx(unit * one.turning_point, rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_unit_and_origin_of_a_covariate(data: pd.DataFrame, scale: float) -> None:
+    one = fit(data, **MODEL).result_
+    moved = data.assign(x1=scale * (data["x1"] - 7.0))
+    two = fit(moved, **MODEL).result_
+    b = dict(zip(zip(two.parameter, two.term, strict=True), two.estimates, strict=True))
+    a = dict(zip(zip(one.parameter, one.term, strict=True), one.estimates, strict=True))
+    assert b["phi", "x1"] * scale == pytest.approx(a["phi", "x1"], rel=1e-5)
+    assert b["phi", "Intercept"] == pytest.approx(
+        a["phi", "Intercept"] + 7 * a["phi", "x1"], rel=1e-5
+    )
+    assert two.loglik == pytest.approx(one.loglik, abs=1e-8)
+    se = dict(zip(zip(two.parameter, two.term, strict=True), two.std_error, strict=True))
+    assert se["phi", "x1"] * scale == pytest.approx(one.std_error[1], rel=1e-5)
+    # A year such as 2020 is far from zero in units of its spread.
+    late = fit(data.assign(x1=data["x1"] + 2020.0), **MODEL).result_
+    assert late.estimates[1] == pytest.approx(one.estimates[1], rel=1e-5)
+    assert late.std_error[1] == pytest.approx(one.std_error[1], rel=1e-5)
+
+
+def test_weights(data: pd.DataFrame) -> None:
+    roles = RIGHT | {"weights": "w"}
+    one = fit(data, **MODEL).result_
+    same = fit(data.assign(w=3.7), roles, **MODEL).result_
+    assert same.covariance == "robust" and one.covariance == "model"
+    for kind in ("model", "robust"):
+        close(one.with_covariance(kind), same.with_covariance(kind), 1e-8)
+    twice = pd.concat([data, data.iloc[:100]])
+    weighted = data.assign(w=np.where(np.arange(300) < 100, 2.0, 1.0))
+    left, right = fit(twice, **MODEL).result_, fit(weighted, roles, **MODEL).result_
+    np.testing.assert_allclose(left.estimates, right.estimates, rtol=1e-5, atol=1e-7)
+    assert right.loglik / 300 == pytest.approx(left.loglik / 400, rel=1e-9)
+    # A weight of 0 takes the row out of everything but the count.
+    zero = data.assign(w=np.where(np.arange(300) < 100, 0.0, 1.0))
+    without, held = fit(data.iloc[100:], **MODEL).result_, fit(zero, roles, **MODEL).result_
+    close(without.with_covariance("robust"), held, 1e-5)
+
+
+def test_clusters_of_one(data: pd.DataFrame) -> None:
+    alone = fit(data.assign(cluster=range(300)), RIGHT | {"cluster": "cluster"}, **MODEL).result_
+    assert alone.covariance == "cluster" and alone.df_resid == 299
+    np.testing.assert_allclose(
+        alone.cov("cluster").to_numpy(), alone.cov("robust").to_numpy() * 300 / 299, rtol=1e-10
+    )
+    text = data.assign(cluster=[f"c{i}" for i in data["cluster"]])
+    roles = RIGHT | {"cluster": "cluster"}
+    one, two = fit(data, roles, **MODEL).result_, fit(text, roles, **MODEL).result_
+    np.testing.assert_allclose(two.cov().to_numpy(), one.cov().to_numpy(), rtol=1e-10)
+
+
+def test_reference_level() -> None:
+    data = load_gbsg2()
+    one = fit(data, phi="tumor_grade", gamma="tumor_grade").result_
+    turned = data.assign(tumor_grade=data["tumor_grade"].cat.reorder_categories(["III", "I", "II"]))
+    two = fit(turned, phi="tumor_grade", gamma="tumor_grade").result_
+    assert two.loglik == pytest.approx(one.loglik, abs=1e-8)
+    for parameter in ("phi", "gamma"):
+        first = one.contrast(
+            {(parameter, "tumor_grade[T.II]"): 1, (parameter, "tumor_grade[T.III]"): -1}
+        )
+        second = two.contrast({(parameter, "tumor_grade[T.II]"): 1})
+        assert first.estimate == pytest.approx(second.estimate, abs=1e-5)
+        assert first.std_error == pytest.approx(second.std_error, rel=1e-5)
+    assert one.wald_test("tumor_grade").statistic == pytest.approx(
+        two.wald_test("tumor_grade").statistic, rel=1e-5
+    )
+
+
+def test_scales_of_the_weibull_are_one(data: pd.DataFrame) -> None:
+    phi = fit(data, phi="x1 + trt", kappa="weibull").result_
+    lam = fit(data, phi=None, lam="1 + x1 + trt", kappa="weibull").result_
+    mixed = fit(data, phi="1", lam="x1 + trt", kappa="weibull").result_
+    assert phi.loglik == pytest.approx(lam.loglik, abs=1e-8)
+    assert phi.loglik == pytest.approx(mixed.loglik, abs=1e-8)
+    gamma = math.exp(phi.estimates[-1])
+    np.testing.assert_allclose(lam.estimates[:3], gamma * phi.estimates[:3], rtol=1e-5)
+    np.testing.assert_allclose(mixed.estimates[1:3], lam.estimates[1:3], rtol=1e-5)
+    # Two-by-two agreement of a derived quantity: the standard error of gamma tau.
+    jacobian = np.diag([gamma] * 3 + [1.0])
+    jacobian[:3, 3] = gamma * phi.estimates[:3]
+    derived = jacobian @ phi.cov().to_numpy() @ jacobian.T
+    np.testing.assert_allclose(lam.cov().to_numpy(), derived, rtol=1e-4, atol=1e-8)
+
+
+def test_families_are_points_of_the_general_model(data: pd.DataFrame) -> None:
+    free = fit(data, phi="x1 + trt").result_
+    at = fit(data, phi="x1 + trt", kappa=free.kappa).result_
+    assert at.loglik == pytest.approx(free.loglik, abs=1e-7)
+    assert at.estimates == pytest.approx(free.estimates[:-1], abs=1e-4)
+    for family, kappa in (("weibull", 1.0), ("loglogistic", 0.0), ("exponential_power", math.inf)):
+        named, number = (fit(data, phi="x1 + trt", kappa=k).result_ for k in (family, kappa))
+        assert named.loglik == number.loglik and named.kappa == number.kappa == kappa
+        assert named.loglik <= free.loglik + 1e-7
+    assert fit(data, kappa="exponential").result_.n_params == 1
+    assert fit(data, kappa="linear_hazard").result_.kappa == 2.0
+
+
+def test_starts_lead_to_the_same_maximum(data: pd.DataFrame) -> None:
+    one = fit(data, **MODEL).result_
+    for starts in ([0.5], [-1.5], [2.0, 0.1]):
+        close(one, fit(data, **MODEL, starts=starts).result_, 1e-4)

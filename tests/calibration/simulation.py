@@ -1,0 +1,146 @@
+"""Simulated scores with known calibration, and the coverage of every interval on them.
+
+Run as a script it writes the summary that `test_coverage.py` reads:
+python tests/calibration/simulation.py
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+from causalrm.calibration import _kernels_curve as curve
+from causalrm.calibration import _kernels_rank as rank
+from causalrm.calibration import decision, estimation
+from causalrm.calibration.scored import Scored
+
+SUMMARY = Path(__file__).parents[1] / "reference" / "calibration_coverage.csv"
+DESIGNS = ("independent", "weighted", "clustered")
+TRUTHS = {
+    "calibrated": lambda p: p,
+    "overconfident": lambda p: expit(0.6 * logit(p) + 0.2),
+    "wave": lambda p: np.clip(p + 0.1 * np.sin(2 * np.pi * p), 0, 1),
+}
+THRESHOLD = 0.3
+
+
+def draw(n, truth, design, rng):
+    """Outcomes, scores, and the options that tell the design."""
+    gap = TRUTHS[truth]
+    if design == "weighted":
+        # A population of which high scores are sampled more often; weights undo that.
+        many = rng.beta(1.2, 1.8, 8 * n)
+        chance = 0.15 + 0.7 * many
+        p = many[rng.uniform(size=many.size) < chance][:n]
+        y = rng.uniform(size=n) < gap(p)
+        return y, p, {"weights": 1 / (0.15 + 0.7 * p)}
+    if design == "clustered":
+        # Four rows of one cluster: scores alike, and in half of the rows a common chance.
+        groups = n // 4
+        label = np.repeat(np.arange(groups), 4)
+        p = np.repeat(rng.beta(1.2, 1.8, groups), 4)
+        common = rng.uniform(size=groups)[label]
+        u = np.where(rng.uniform(size=n) < 0.5, common, rng.uniform(size=n))
+        return u < gap(p), p, {"cluster": label}
+    p = rng.beta(1.2, 1.8, n)
+    return rng.uniform(size=n) < gap(p), p, {}
+
+
+def true_values(truth, size=1_000_000):
+    """Every measure of the population, by numerical integration over the scores."""
+    from scipy.stats import beta
+
+    p = beta.ppf((np.arange(size) + 0.5) / size, 1.2, 1.8)
+    q = TRUTHS[truth](p)
+    d, rate = q - p, q.mean()
+    bins = np.bincount((p * 10).astype(int), d, 10) / size
+    share = np.bincount((p * 10).astype(int), minlength=10) / size
+    run = np.concatenate(([0.0], np.cumsum(d))) / size
+    fit = rank.isotonic(np.ones(size), q)
+    x = np.repeat(fit.value, np.diff(np.append(fit.start, size)))
+    mass = np.bincount(np.rint(p * 4096).astype(int), d, 4097) / size
+    z = logit(p)
+    slope = np.zeros(2)
+    large = 0.0
+    for _ in range(30):
+        pi = expit(slope[0] + slope[1] * z)
+        v = pi * (1 - pi)
+        info = np.array([[v.mean(), (v * z).mean()], [(v * z).mean(), (v * z * z).mean()]])
+        slope = slope + np.linalg.solve(info, [(q - pi).mean(), (z * (q - pi)).mean()])
+        pi = expit(large + z)
+        large += (q - pi).mean() / (pi * (1 - pi)).mean()
+    below = (np.cumsum(1 - q) - 0.5 * (1 - q)) / size
+    brier = (q * (1 - p) ** 2 + (1 - q) * p**2).mean()
+    worth = np.where(p >= THRESHOLD, q - (1 - q) * THRESHOLD / (1 - THRESHOLD), 0.0)
+    return {
+        "prevalence": rate,
+        "mean_score": p.mean(),
+        "observed_expected": rate / p.mean(),
+        "calibration_in_the_large": large,
+        "calibration_slope": slope[1],
+        "auc": (q * below).mean() / (rate * (1 - rate)),
+        "brier": brier,
+        "scaled_brier": 1 - brier / (rate * (1 - rate)),
+        "log_loss": -(q * np.log(p) + (1 - q) * np.log1p(-p)).mean(),
+        "ece": np.abs(bins).sum(),
+        "squared_error": (bins**2 / share).sum(),
+        "smooth_ece": curve.smooth_ece(curve.node_spectrum(mass)),
+        "ici": np.abs(d).mean(),
+        "e50": np.quantile(np.abs(d), 0.5),
+        "e90": np.quantile(np.abs(d), 0.9),
+        "emax": np.abs(d).max(),
+        "ecce": run.max() - run.min(),
+        "mcb": (d**2 - (q - x) ** 2).mean(),
+        "dsc": ((q - rate) ** 2 - (q - x) ** 2).mean(),
+        "unc": rate * (1 - rate),
+        "net_benefit": worth.mean(),
+    }
+
+
+def coverage(n, truth, design, sets, n_boot=500, seed=0, measures=estimation.ORDER):
+    """Share of intervals that miss on either side, one row per measure."""
+    values = true_values(truth)
+    misses = {}
+    for i in range(sets):
+        rng = np.random.default_rng([seed, n, i])
+        y, p, options = draw(n, truth, design, rng)
+        s = Scored(y, p, n_boot=n_boot, rng=i, **options)
+        found = [measure(s, 0.95).estimate for measure in measures]
+        ends = [(e.name, e.conf_low, e.conf_high) for e in found]
+        row = decision.decision_frame(s, [THRESHOLD], 0.95).iloc[0]
+        ends.append(("net_benefit", row["conf_low"], row["conf_high"]))
+        for name, low, high in ends:
+            if name in values and not np.isnan(low):
+                m = misses.setdefault(name, [0, 0, 0, 0.0])
+                m[0] += 1
+                m[1] += values[name] < low - 1e-10
+                m[2] += values[name] > high + 1e-10
+                m[3] += high - low
+    rows = [
+        (truth, design, n, name, c, 1 - (a + b) / c, a / c, b / c, w / c, values[name])
+        for name, (c, a, b, w) in misses.items()
+    ]
+    columns = "truth design n term sets coverage below above width value".split()
+    return pd.DataFrame(rows, columns=columns)
+
+
+def main(sets):
+    """Write the summary of all settings."""
+    parts = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for design in DESIGNS:
+            for truth in TRUTHS:
+                for n in (200, 2000):
+                    parts.append(coverage(n, truth, design, sets))
+                    print(parts[-1].round(3).to_string(), flush=True)
+    pd.concat(parts).round(4).to_csv(SUMMARY, index=False)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
