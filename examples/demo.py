@@ -17,6 +17,8 @@ STYLE = """
 body { max-width: 54rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.55;
        font-family: system-ui, sans-serif; color: #1b1b1b; background: #ffffff; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+.frame { border-collapse: collapse; border: solid; border-width: 2px 0; font-size: 90%; }
+.frame th, .frame td { padding: 0.2em 0.7em; text-align: left; }
 img { max-width: 100%; background: #ffffff; } code { font-size: 95%; }
 @media (prefers-color-scheme: dark) { body { color: #e4e4e4; background: #161616; } }
 """
@@ -49,8 +51,13 @@ class Report:
 
     def table(self, table: object) -> None:
         """Add a table or a data frame."""
-        print(table, end="\n\n")
-        self.parts.append(table.to_html())  # type: ignore[attr-defined]
+        if hasattr(table, "to_string"):
+            table = table.rename(columns={"level_0": "", "level_1": ""})
+            print(table.to_string(index=False), end="\n\n")
+            self.parts.append(table.to_html(index=False, border=0, classes="frame"))
+        else:
+            print(table, end="\n\n")
+            self.parts.append(table.to_html())  # type: ignore[attr-defined]
 
     def figure(self, figure: object, name: str, caption: str) -> None:
         """Save a figure under a name."""
@@ -168,11 +175,11 @@ def main(folder: Path) -> None:
         },
         index=["without therapy", "with therapy"],
     )  # fmt: skip
-    for what, found in {
+    found = {
         "free of recurrence after 5 years": flexible.predict_survival(women, 5, ci=True),
         "median years to recurrence": flexible.predict_quantile(women, 0.5, ci=True),
-    }.items():
-        report.table(found.droplevel(1).rename_axis(what).round(3))
+    }
+    report.table(pd.concat({k: f.droplevel(1) for k, f in found.items()}).round(2).reset_index())
 
     page = report.close()
     print(f"\n\nDone in {time.time() - report.start:.0f} s. Open {page}")

@@ -17,19 +17,22 @@ BEGIN, END = "<!-- readme:begin -->", "<!-- readme:end -->"
 CODE = """\
 import causalrm as crm
 
-df = crm.datasets.load_gbsg2().assign(years=lambda d: d["time"] / 365.25)  # breast cancer
+df = crm.datasets.load_gbsg2()  # 686 women with breast cancer
+df = df.assign(years=df["time"] / 365.25)
 roles = {"time": "years", "event": "event"}
-phi = "hormone + log(nodes) + log(progesterone + 1) + tumor_grade"  # what speeds up time
+phi = "hormone + log(nodes) + log(progesterone + 1) + tumor_grade"
 
-weibull = crm.SurvivalRegression(phi=phi, kappa="weibull").fit(df, **roles)
-flexible = crm.SurvivalRegression(phi=phi, lam="1").fit(df, **roles)
-shape = crm.SurvivalRegression(phi=phi, lam="1", gamma="hormone").fit(df, **roles)
-print(crm.table(weibull, flexible, shape, names=["Weibull", "flexible", "+ shape"]))
+weibull = crm.SurvivalRegression(phi, kappa="weibull").fit(df, **roles)
+flexible = crm.SurvivalRegression(phi, lam="1").fit(df, **roles)
+shape = crm.SurvivalRegression(phi, lam="1", gamma="hormone").fit(df, **roles)
+names = ["Weibull", "flexible", "+ shape"]
+print(crm.table(weibull, flexible, shape, names=names))
 
-effect = crm.survival.standardized_contrast(
-    flexible, df, treatment="hormone", times=[t / 4 for t in range(2, 25)], rmst=5, method="aipw"
+effect = crm.survival.standardized_contrast(  # doubly robust
+    flexible, df, treatment="hormone", method="aipw", rmst=5,
+    times=[t / 4 for t in range(2, 25)],
 )
-print(effect.contrast(rmst=5))  # years without recurrence gained in five, doubly robust
+print(effect.contrast(rmst=5))  # years without recurrence gained in five
 """
 
 PLOT = """\
@@ -54,10 +57,7 @@ def block() -> str:
         "Recurrence-free survival with and without hormone therapy, model against Kaplan-Meier; "
         "fitted hazards; and the difference in survival if all women had therapy or none had."
     )
-    return (
-        f"```python\n{CODE}```\n\n```text\n{run()[1]}\n```\n\n```python\n{PLOT}```\n\n"
-        f"![{caption}]({FIGURE})\n"
-    )
+    return f"![{caption}]({FIGURE})\n\n```python\n{CODE}\n{PLOT}```\n\n```text\n{run()[1]}\n```\n"
 
 
 def figure(path: Path) -> None:

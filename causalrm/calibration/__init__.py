@@ -1,10 +1,12 @@
 """Calibration of probabilities: measures with intervals, comparison, audit, recalibration."""
 
+from causalrm.calibration.acs import ACS_COLUMNS, ACS_TASKS, acs_population, acs_task
 from causalrm.calibration.audit import (
     AuditResult,
     discrimination_audit,
     multicalibration_audit,
 )
+from causalrm.calibration.column_text import ColumnText
 from causalrm.calibration.compare import Comparison, compare
 from causalrm.calibration.decision import decision_curve, net_benefit
 from causalrm.calibration.measures import (
@@ -41,11 +43,17 @@ from causalrm.calibration.recalibrate import (
     crossfit,
 )
 from causalrm.calibration.report import CalibrationReport, calibration_report
+from causalrm.calibration.scorer import RiskScorer
+from causalrm.calibration.scores import RiskScores
+from causalrm.calibration.task import RiskTask
 
 __all__ = [
+    "ACS_COLUMNS",
+    "ACS_TASKS",
     "AuditResult",
     "BetaCalibration",
     "CalibrationReport",
+    "ColumnText",
     "Comparison",
     "Corp",
     "HistogramBinning",
@@ -53,8 +61,13 @@ __all__ = [
     "NoiseFloor",
     "PlattScaling",
     "Recalibrator",
+    "RiskScorer",
+    "RiskScores",
+    "RiskTask",
     "TemperatureScaling",
     "VennAbers",
+    "acs_population",
+    "acs_task",
     "auc",
     "brier",
     "calibration_in_the_large",

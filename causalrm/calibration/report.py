@@ -269,9 +269,9 @@ def difference(
     """Difference of a measure: name, estimate, standard error, statistic, p-value, interval.
 
     `joint` gives the standard error of a smooth measure's difference. For the others the
-    median-unbiased estimates are subtracted and their intervals joined (MOVER: each end moves
-    by the root of the sum of squared distances, less what the correlation of the simulated
-    samples takes off), which respects that either may lie at its bound.
+    median-unbiased estimates are subtracted and their intervals joined: each end moves by the
+    root of the sum of squared distances, less what the correlation of the simulated samples
+    takes off (MOVER), or by their sum where the lower limit is zero.
     """
     nothing = math.nan
     values = measure.value(a), measure.value(b)
@@ -288,11 +288,14 @@ def difference(
         both = float(left.std() * right.std())
         rho = float(np.mean((left - left.mean()) * (right - right.mean()))) / both if both else 0.0
 
-        def side(first: float, second: float) -> float:
+        def side(first: float, second: float, bound: float) -> float:
+            # An estimate above a lower limit of zero may be all bias: then the ends subtract.
+            if bound <= 0.0:
+                return first + second
             return math.sqrt(max(first**2 + second**2 - 2.0 * rho * first * second, 0.0))
 
-        down = side(x.median_unbiased - x.low, y.high - y.median_unbiased)
-        up = side(x.high - x.median_unbiased, y.median_unbiased - y.low)
+        down = side(y.high - y.median_unbiased, x.median_unbiased - x.low, x.low)
+        up = side(x.high - x.median_unbiased, y.median_unbiased - y.low, y.low)
         error = (up + down) / (2.0 * q)
     toward = (down if value > 0.0 else up) / q
     z = value / toward if toward > 0.0 else nothing

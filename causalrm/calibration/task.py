@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -114,7 +115,7 @@ class RiskTask:
             object.__setattr__(self, name, value)
         object.__setattr__(self, "rule", _check_rule(self.rule))
         described = [c.description for c in columns.values()]
-        twice = [d for d in described if described.count(d) > 1]
+        twice = [d for d, count in Counter(described).items() if count > 1]
         _need(self.question and columns, "A task needs a question and columns to show.")
         _need(all(isinstance(c, str) for c in columns), "Names of columns must be strings.")
         _need(not twice, f"Descriptions of columns must differ; {twice[:1]} is there twice.")

@@ -130,7 +130,7 @@ class Design:
             "columns": [[c.name, c.levels, c.low, c.high] for c in self.columns],
             "products": [[list(p) for p in pieces] for pieces in self.products],
             "codings": {k: [c, t.tolist()] for k, (c, t) in self.codings.items()},
-            "transforms": self.transforms,
+            "transforms": _plain(self.transforms),
         }
 
     @classmethod
@@ -361,8 +361,8 @@ class Formulas:
         factor = _Factor((key,))
         if method == "python":
             read = Expression(key, names)
-            if not read.is_name:
-                factor = _Factor(read.columns, read.coding, None if read.coding else read)
+            plain = read.is_name or read.coding is not None
+            factor = _Factor(read.columns, read.coding, None if plain else read)
         source.want(factor.columns, role)
         if factor.coding is not None:
             self.categories.extend(factor.columns)
@@ -404,7 +404,7 @@ class Formulas:
             elif factor.coding is not None:
                 spans[key] = factor.coding.spans_intercept
             else:
-                spans[key] = known[key].levels is not None
+                spans[key] = known[factor.columns[0]].levels is not None
         codings: dict[str, tuple[str, np.ndarray]] = {}
         products: list[list[Piece]] = []
         terms: list[str] = []
@@ -474,7 +474,7 @@ class Formulas:
             ]
         column = known[factor.columns[0]]
         if column.levels is None:
-            return [_Part(key, (key, 0))]
+            return [_Part(key, (column.name, 0))]
         names, table = _coded(key, column, factor.coding or Coding(column.name), reduced)
         if not names:
             raise IdentificationError(

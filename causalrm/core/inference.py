@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import linalg, special
 
 from causalrm.core.errors import IdentificationError
 
+_SINGULAR = 1e-13  # least eigenvalue per row, of a matrix scaled to unit diagonal
 
-def invert_information(information: np.ndarray, names: list[str]) -> np.ndarray:
+
+def _spectrum(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues and vectors of a matrix scaled to unit diagonal, and the scale of each row."""
+    diagonal = np.abs(np.diag(matrix))
+    d = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    values, vectors = linalg.eigh(matrix * d[:, None] * d[None, :])
+    return values, vectors, d
+
+
+def invert_information(information: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Inverse of a positive definite information matrix.
 
     Parameters
     ----------
     information : ndarray of shape (k, k)
-    names : list of str
+    names : sequence of str
         Names of the parameters, for the message.
+
+    Returns
+    -------
+    ndarray of shape (k, k)
+        Symmetric and positive definite.
 
     Raises
     ------
@@ -25,16 +40,14 @@ def invert_information(information: np.ndarray, names: list[str]) -> np.ndarray:
         When a combination of parameters has no information; names those involved.
     """
     diagonal = np.diag(information)
-    if (diagonal <= 0).any() or not np.isfinite(information).all():
-        bad = [n for n, v in zip(names, diagonal, strict=True) if not v > 0]
+    if not (diagonal > 0).all() or not np.isfinite(information).all():
+        bad = [n for n, v in zip(names, diagonal, strict=True) if not 0 < v < np.inf]
         raise IdentificationError(
-            f"Expected information on every parameter, but there is none on {bad or names}. "
+            f"Expected information on every parameter, but there is none on {bad or list(names)}. "
             "Remove the terms concerned, or fix the parameter."
         )
-    d = 1.0 / np.sqrt(diagonal)
-    scaled = information * d[:, None] * d[None, :]
-    values, vectors = linalg.eigh(scaled)
-    if values[0] < 1e-13 * len(values):
+    values, vectors, d = _spectrum(information)
+    if values[0] < _SINGULAR * len(values):
         weight = np.abs(vectors[:, 0])
         bad = [n for n, v in zip(names, weight, strict=True) if v > 0.05 * weight.max()]
         raise IdentificationError(
@@ -52,12 +65,11 @@ def condition_number(information: np.ndarray) -> tuple[float, np.ndarray]:
     Returns
     -------
     float
+        Infinite where the matrix is not positive definite.
     ndarray of shape (k,)
         Weights of the parameters in the worst determined direction.
     """
-    diagonal = np.abs(np.diag(information))
-    d = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    values, vectors = linalg.eigh(information * d[:, None] * d[None, :])
+    values, vectors, _ = _spectrum(information)
     number = float(values[-1] / values[0]) if values[0] > 0 else np.inf
     return number, np.abs(vectors[:, 0])
 
@@ -86,9 +98,26 @@ def wald(
     """Joint Wald test that `values` are zero: statistic, degrees of freedom, p-value.
 
     With `df_denominator` the statistic divided by its degrees of freedom is referred to F.
+
+    Raises
+    ------
+    IdentificationError
+        When the covariance is singular: one of the values follows from the others.
     """
     r = len(values)
-    statistic = float(values @ linalg.solve(covariance, values, assume_a="sym"))
+    if not np.isfinite(covariance).all() or not (np.diag(covariance) > 0).all():
+        least = np.nan
+    else:
+        eigenvalues, vectors, d = _spectrum(covariance)
+        least = float(eigenvalues[0])
+    if not least > _SINGULAR * r:
+        raise IdentificationError(
+            f"Expected a regular covariance of the {r} values that are tested together, but its "
+            f"least scaled eigenvalue is {least:.1e}: one of them follows from the others, or is "
+            "not estimated. Drop it from the test."
+        )
+    z = vectors.T @ (d * values) / np.sqrt(eigenvalues)
+    statistic = float(z @ z)
     if df_denominator is None:
         return statistic, r, float(special.chdtrc(r, statistic))
     return statistic, r, float(special.fdtrc(r, df_denominator, statistic / r))
@@ -96,7 +125,7 @@ def wald(
 
 def delta_std_error(jacobian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Standard errors of functions with Jacobian of shape (..., k)."""
-    variance = np.einsum("...i,ij,...j->...", jacobian, covariance, jacobian)
+    variance = ((jacobian @ covariance) * jacobian).sum(axis=-1)
     return np.asarray(np.sqrt(np.clip(variance, 0.0, None)))
 
 
@@ -115,9 +144,10 @@ def gradient_of(
     """
     columns = []
     for j in range(len(theta)):
-        h = np.zeros(len(theta))
-        h[j] = 1e-4 * scale[j]
-        columns.append((function(theta + h) - function(theta - h)) / (2 * h[j]))
+        h = max(1e-4 * scale[j], 1e-9 * abs(theta[j])) or 1e-6
+        ends = np.tile(theta, (2, 1))
+        ends[:, j] += (h, -h)
+        columns.append((function(ends[0]) - function(ends[1])) / (ends[0, j] - ends[1, j]))
     return np.stack(columns, axis=-1)
 
 

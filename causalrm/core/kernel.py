@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -46,8 +45,6 @@ def kernel[F: Callable[..., Any]](
         except RuntimeError:
             # Neither the package's folder nor the user's cache can be written: compile anew
             # in each process. NUMBA_CACHE_DIR names a folder that can.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return numba.jit(**options)(f)  # type: ignore[no-any-return]
+            return numba.jit(**options)(f)  # type: ignore[no-any-return]
 
     return decorate if function is None else decorate(function)

@@ -91,6 +91,9 @@ class Predictors:
             s = np.where(s > 0, s, np.where(m != 0, np.abs(m), 1.0))
             if d.has_intercept:
                 m[0], s[0] = 0.0, 1.0
+            else:  # nothing absorbs a mean, and columns that add up to 1 are not dependent
+                m, s = np.zeros(len(x)), np.sqrt(m**2 + x.var(axis=1))
+                s[s == 0] = 1.0
             about.append(m)
             size.append(s)
         sums = rows.total(_gram, self.unique, about, size)
@@ -357,9 +360,9 @@ def dependent_columns(gram: np.ndarray, reference: np.ndarray | None = None) -> 
 # ---------------------------------------------------------------------------- regressions
 
 
-def logistic_rows(y: np.ndarray, eta: np.ndarray, w: np.ndarray | float = 1.0) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:
+def logistic_rows(
+    y: np.ndarray, eta: np.ndarray, w: np.ndarray | float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-likelihood, gradient and second derivative in eta of Bernoulli rows.
 
     Parameters
@@ -377,19 +380,34 @@ def logistic_rows(y: np.ndarray, eta: np.ndarray, w: np.ndarray | float = 1.0) -
     return w * value, w * (y - p), -w * e / (1.0 + e) ** 2
 
 
-def least_squares(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
+def least_squares(
+    gram: np.ndarray, moment: np.ndarray, names: Sequence[str] | None = None
+) -> np.ndarray:
     """Solve the normal equations ``gram @ beta = moment`` by a scaled Cholesky factor.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (p, p)
+    moment : ndarray of shape (p,) or (p, q)
+    names : sequence of str, optional
+        Names of the columns, for the message.
+
+    Returns
+    -------
+    ndarray of shape (p,) or (p, q)
 
     Raises
     ------
     IdentificationError
-        When the columns are linearly dependent (their numbers are named).
+        When the columns are linearly dependent; it says which.
     """
     dependent = dependent_columns(gram)
     if dependent is not None:
+        involved = dependent if names is None else [names[i] for i in dependent]
+        what = f"{involved} are dependent" if len(involved) > 1 else f"{involved} is zero"
         raise IdentificationError(
-            f"Expected linearly independent columns, but columns {dependent} are dependent. "
-            "Remove one of them."
+            f"Expected linearly independent columns, but of {len(gram)} columns {what}. Remove one "
+            "of them."
         )
     d = 1.0 / np.sqrt(np.diag(gram))
     factor = linalg.cho_factor(gram * d[:, None] * d[None, :])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import linalg
 
 from causalrm.core.errors import ConvergenceError
+
+_MOST = 1e12  # damping at which a step is no longer worth an evaluation
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray, np.ndarray]]
 
@@ -44,11 +47,21 @@ class Optimum:
     converged: bool
 
 
-def _solve(information: np.ndarray, score: np.ndarray, damping: float) -> np.ndarray | None:
-    """Step of a scaled, damped Newton method; None where the matrix is not positive definite."""
+def _finite(found: tuple[Any, ...]) -> bool:
+    """Whether value, score and Hessian are all numbers."""
+    return all(bool(np.isfinite(x).all()) for x in found[:3])
+
+
+def _scaled(information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix in units in which its diagonal is 1, and these units."""
     diagonal = np.abs(np.diag(information))
     d = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    scaled = information * d[:, None] * d[None, :]
+    return information * d[:, None] * d[None, :], d
+
+
+def _solve(information: np.ndarray, score: np.ndarray, damping: float) -> np.ndarray | None:
+    """Step of a scaled, damped Newton method; None where the matrix is not positive definite."""
+    scaled, d = _scaled(information)
     scaled[np.diag_indices_from(scaled)] += damping
     try:
         factor = linalg.cho_factor(scaled)
@@ -103,7 +116,7 @@ def maximize(
     theta = np.asarray(start, dtype=float).copy()
     value, score, hessian, meat = objective(theta)
     evaluations = 1
-    if not (np.isfinite(value) and np.all(np.isfinite(score)) and np.all(np.isfinite(hessian))):
+    if not _finite((value, score, hessian)):
         raise ConvergenceError(
             "Expected a finite log-likelihood at the starting values, but it is not. Rescale the "
             "columns, or give other starting values."
@@ -145,8 +158,7 @@ def maximize(
         for _ in range(40):
             trial = objective(theta + step)
             evaluations += 1
-            finite = np.isfinite(trial[0]) and np.all(np.isfinite(trial[2]))
-            if finite and trial[0] - penalty(theta + step) >= current - floor:
+            if _finite(trial) and trial[0] - penalty(theta + step) >= current - floor:
                 break
             step = 0.25 * step
             damping = max(4.0 * damping, 1e-3)
@@ -167,7 +179,7 @@ def _lasso_step(
     damping: float,
 ) -> np.ndarray | None:
     """Maximise the quadratic model minus the absolute penalty by coordinate descent."""
-    q = information + damping * np.diag(np.abs(np.diag(information)))
+    q = information + damping * np.diag(_scaled(information)[1] ** -2)
     try:
         linalg.cho_factor(q)
     except linalg.LinAlgError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from causalrm.survival._evaluation import (
 )
 from causalrm.survival._kernels_rank import risk_sets
 from causalrm.survival.predict import check_times
+
+if TYPE_CHECKING:
+    from causalrm.survival.plots import CalibrationPlots
 
 _CURVE = 100  # points of the smooth curve
 _WINDOW = 0.7  # its half-width as a share of the rows, for one event; falls with power -1/5
@@ -107,6 +110,13 @@ class Calibration(Result):
             statistic=statistic, p_value=inference.two_sided_p(statistic, self.df_resid),
             conf_low=ends[0], conf_high=ends[1],
         )  # fmt: skip
+
+    @property
+    def plot(self) -> CalibrationPlots:
+        """Plot: ``plot()`` shows observed against predicted risk."""
+        from causalrm.survival.plots import CalibrationPlots
+
+        return CalibrationPlots(self)
 
     def summary(self, level: float = 0.95) -> Table:
         """Return groups, statistics, test and assumptions as a table."""

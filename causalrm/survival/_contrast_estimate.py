@@ -38,6 +38,7 @@ from causalrm.survival.regression import SurvivalRegression
 from causalrm.survival.result import SurvivalResult
 
 SMALL, SMALL_G = 0.02, 0.05  # propensity, and probability to be uncensored, that warn
+_BALANCED = 0.1  # standardised difference after weighting
 _SCORE = 0.1  # score statistic above which rows cannot be those of the fit
 
 
@@ -452,13 +453,17 @@ def assumptions(
     seen = "" if fit is None else f" Outcome model: {fit.diagnostic}"
     seen += f" Propensity: largest weighted difference {d['imbalance_weighted']:.2f}."
     gap, limit = d.get("cox_snell_gap"), d.get("cox_snell_limit")
+    weights = d["imbalance_weighted"] < _BALANCED
     if gap is not None and limit is not None:
+        weights = weights and gap <= limit
         seen += f" Censoring model: Cox-Snell gap {gap:.3f} (5% limit {limit:.3f})."
     out.append(
         Assumption(
             "models",
             "The outcome model is right, or the propensity and the censoring model both are.",
             seen.strip(),
+            "supported" if weights or (fit is not None and fit.status == "supported")
+            else "doubtful" if fit is not None and fit.status == "doubtful" else "untested",
         )
     )
     out.append(

@@ -13,6 +13,7 @@ from scipy import special
 from causalrm.core.blocks import BLOCK
 from causalrm.core.design import encode_new
 from causalrm.core.errors import DataError
+from causalrm.core.estimator import Estimator
 from causalrm.core.frame import Source, scan
 from causalrm.core.inference import quantile
 from causalrm.core.result import Assumption, Result, check_level
@@ -88,7 +89,7 @@ class EvaluationRows:
 
 def read_rows(fit: Any, data: Any, what: str) -> EvaluationRows:
     """Open rows with outcomes, the roles being those of the fit."""
-    result = getattr(fit, "result_", fit)
+    result = fit.result_ if isinstance(fit, Estimator) else fit
     if not isinstance(result, SurvivalResult):
         raise DataError(
             f"Expected a fitted SurvivalRegression or its result, but saw {type(fit).__name__}."

@@ -89,7 +89,8 @@ class ContrastResult(Result):
             difference"), `term` (the arm, or "arm - reference"), `time` (or the horizon), and
             those of every result. Intervals of survival are symmetric on the log(-log) scale,
             those of restricted means on the logit scale of their share of the horizon, those of
-            differences on their own scale; only differences have a test.
+            differences (and of estimates outside their range) on their own scale; only differences
+            have a test.
         """
         z = quantile(level, self.df_resid)
         rows: list[tuple[Any, ...]] = []
@@ -279,7 +280,8 @@ def standardized_contrast(
         censored. It is fitted to follow-up before the latest of `times` and `rmst`.
     folds : int, default 0
         For AIPW: at least 2 fits all models to the other folds (cross-fitting), with the plain
-        variance of the influence function. Clusters stay together.
+        variance of the influence function. Clusters stay together. Splines need bounds written
+        out, as in ``bs(age, df=4, lower_bound=20, upper_bound=90)``.
     clip : float, optional
         For AIPW: smaller propensities are set to it. By default nothing is clipped.
     rng : None, int, SeedSequence or Generator
@@ -319,14 +321,15 @@ def standardized_contrast(
     --------
     >>> import causalrm as crm
     >>> from causalrm import datasets
-    >>> from causalrm.survival.contrast import standardized_contrast
     >>> data, truth = datasets.make_survival(1000, treatment={"x1": 0.7}, rng=1)
     >>> fit = crm.SurvivalRegression(phi="trt + x1 + x2").fit(data, time="time", event="event")
-    >>> result = standardized_contrast(fit, data, treatment="trt", times=[1, 2], rmst=3)
+    >>> result = crm.survival.standardized_contrast(
+    ...     fit, data, treatment="trt", times=[1, 2], rmst=3, method="aipw"
+    ... )
     >>> print(result.contrast(rmst=3))
-    rmst at 3, 1 - 0: 0.44, std. error 0.05, 95% interval [0.33, 0.55], p < 0.001
-    >>> round(truth.marginal_rmst(3, 1) - truth.marginal_rmst(3, 0), 2)
-    0.44
+    rmst at 3, 1 - 0: 0.387, std. error 0.067, 95% interval [0.256, 0.518], p <0.001
+    >>> round(truth.marginal_rmst(3, 1) - truth.marginal_rmst(3, 0), 3)
+    0.464
     """
     result = fit if isinstance(fit, SurvivalResult) else fit.result_
     curves = _curves(result, times, rmst)

@@ -14,7 +14,8 @@ import pandas as pd
 
 import causalrm as crm
 
-df = crm.datasets.load_gbsg2().assign(years=lambda d: d["time"] / 365.25)
+df = crm.datasets.load_gbsg2()
+df = df.assign(years=df["time"] / 365.25)
 roles = {"time": "years", "event": "event"}
 df.groupby("hormone", observed=True).agg(
     women=("event", "size"),
@@ -57,8 +58,10 @@ choice.summary()
 # (Weibull) and kappa = 0 (log-logistic, Burr) lie inside the range of kappa, except where the
 # smaller model leaves a parameter of the larger unidentified; then no p-value is given.
 
-tests = choice.tests.query("small_structure == 'aft' and large_structure == 'aft'")
-tests[["small_family", "large_family", "statistic", "df", "p_value", "reason"]].round(4)
+tests = choice.tests
+tests = tests[(tests["small_structure"] == "aft") & (tests["large_structure"] == "aft")]
+tests = tests.set_index(["small_family", "large_family"])
+tests[["statistic", "df", "p_value", "reason"]].round(4)
 
 # %%
 # The most flexible member is needed. The risk of recurrence climbs steeply, turns, and then falls

@@ -18,7 +18,8 @@ import pandas as pd
 
 import causalrm as crm
 
-melanoma = crm.datasets.fetch_e1684().dropna(subset=["age", "sex"])  # one row is incomplete
+melanoma = crm.datasets.fetch_e1684()
+melanoma = melanoma.dropna(subset=["age", "sex"])  # one row is incomplete
 melanoma.groupby("treatment", observed=True).agg(
     patients=("event", "size"),
     relapses=("event", "sum"),
@@ -50,15 +51,10 @@ fits = {
     name: crm.SurvivalRegression(**options).fit(melanoma, **roles)
     for name, options in models.items()
 }
-pd.DataFrame(
-    {
-        name: {
-            "parameters": r.n_params, "log-likelihood": r.loglik, "AIC": r.aic, "BIC": r.bic,
-            "kappa": r.kappa,
-        }
-        for name, r in ((name, fit.result_) for name, fit in fits.items())
-    }
-).T.astype({"parameters": int}).round(3).rename_axis("treatment in")  # fmt: skip
+criteria = ["n_params", "loglik", "aic", "bic", "kappa"]
+rows = {name: [getattr(fit.result_, c) for c in criteria] for name, fit in fits.items()}
+table = pd.DataFrame.from_dict(rows, "index", columns=criteria)
+table.rename_axis("treatment in").round(3)
 
 # %%
 # The Weibull distribution is out of the question, and so is the log-logistic: with kappa free, the
@@ -132,8 +128,9 @@ pd.Series(
 ).round(2).to_frame("")
 
 # %%
-# The share is reassuring, but it takes the model's word for what comes later. Alpha does not, and
-# it is far from small: the stretch without relapses is not long for what came before it.
+# The share is reassuring, and by it the summary calls the follow-up supported; but it takes the
+# model's word for what comes later. Alpha does not, and it is far from small: the stretch without
+# relapses is not long for what came before it.
 #
 # Sensitivity
 # -----------

@@ -261,9 +261,7 @@ def test_quantile_bins_and_custom_edges(data):
     y, p = data
     edges = [0.0, 0.25, 0.5, 1.0]
     index = np.digitize(p, edges[1:-1])
-    gap = sum(
-        abs((y - p)[index == j].sum()) for j in range(3)
-    ) / y.size
+    gap = sum(abs((y - p)[index == j].sum()) for j in range(3)) / y.size
     assert float(cal.ece(y, p, bins=edges)) == pytest.approx(gap)
     assert_allclose(
         float(cal.ece(y, p, bins=5, strategy="quantile")),

@@ -28,7 +28,9 @@ ALL = [
 def data():
     rng = np.random.default_rng(0)
     p = rng.uniform(size=800)
-    return p, (rng.uniform(size=800) < 1 / (1 + np.exp(0.3 - 0.5 * np.log(p / (1 - p))))).astype(int)
+    return p, (rng.uniform(size=800) < 1 / (1 + np.exp(0.3 - 0.5 * np.log(p / (1 - p))))).astype(
+        int
+    )
 
 
 @pytest.mark.parametrize("recalibrator", ALL, ids=lambda r: type(r).__name__)
@@ -74,8 +76,9 @@ def test_heavily_tied_scores_are_fitted_by_value():
     p = rng.choice([0.1, 0.3, 0.5, 0.8], 20_000)
     y = rng.uniform(size=20_000) < p**1.5
     tied = cal.PlattScaling().fit(p, y)
-    untied = cal.PlattScaling().fit(np.append(p, np.linspace(0.4, 0.6, 5000)),
-                                    np.append(y, rng.uniform(size=5000) < 0.5))
+    untied = cal.PlattScaling().fit(
+        np.append(p, np.linspace(0.4, 0.6, 5000)), np.append(y, rng.uniform(size=5000) < 0.5)
+    )
     z = np.log(p / (1 - p))
     pi = tied.predict(p)
     assert abs((y - pi).sum()) < 1e-6 and abs((z * (y - pi)).sum()) < 1e-6

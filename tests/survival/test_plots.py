@@ -15,7 +15,6 @@ from causalrm.survival import SurvivalRegression, SurvivalResult
 from causalrm.survival.contrast import ContrastResult, standardized_contrast
 from causalrm.survival.curves import kaplan_meier
 from causalrm.survival.diagnostics import calibration
-from causalrm.survival.plots import CalibrationPlots
 
 KINDS = ("survival", "cumulative_hazard", "hazard", "cox_snell", "forest")
 PROFILES = pd.DataFrame({"hormone": ["no", "yes"], "nodes": [3, 3]})
@@ -175,6 +174,20 @@ def test_hazard_by_group_has_the_delta_methods_band(
     assert legend_of(ax) == ["hormone: no", "hormone: yes"]
 
 
+def test_hazard_band_follows_the_covariance(df: pd.DataFrame) -> None:
+    clustered = df.assign(centre=np.arange(len(df)) // 14)
+    fit = SurvivalRegression("hormone").fit(
+        clustered, time="years", event="event", cluster="centre"
+    )
+    row = pd.DataFrame({"hormone": ["no"]})
+    for result in (fit.result_, fit.result_.with_covariance("model")):
+        ax = result.plot.hazard(by="hormone")
+        (t, _), _ = data_of(ax)
+        of = SurvivalRegression.from_result(result)
+        expected = of.predict_hazard(row, t, ci=True)["conf_high"].max()
+        assert bands_of(ax)[0][:, 1].max() == pytest.approx(expected)
+
+
 def test_hazard_that_is_infinite_at_zero_keeps_the_rest_readable() -> None:
     df, _ = simulated(gamma=0.4)
     fit = SurvivalRegression(kappa="weibull").fit(df, time="time", event="event")
@@ -218,6 +231,7 @@ def test_intervals_have_no_kaplan_meier() -> None:
     ax = fit.plot(by="arm")
     assert legend_of(ax) == ["arm: 0 (n = 150)", "arm: 1 (n = 150)", "Model"]
     assert ax.get_xlabel() == "lower, upper" and not bands_of(ax)
+    assert len(data_of(fit.plot.hazard(by="arm"))) == 2
     with pytest.raises(DataError, match="intervals"):
         fit.plot.cox_snell()
 
@@ -289,7 +303,7 @@ def test_contrast_without_times(fit: SurvivalRegression, df: pd.DataFrame) -> No
 
 def test_calibration_shows_groups_and_curve(fit: SurvivalRegression, df: pd.DataFrame) -> None:
     found = calibration(fit, df, time=3.0, groups=4)
-    ax = CalibrationPlots(found)(level=0.8)
+    ax = found.plot(level=0.8)
     unit, curve, dots = data_of(ax)
     np.testing.assert_array_equal(unit[0], unit[1])
     np.testing.assert_allclose(curve[1], found.curve()["estimate"])
