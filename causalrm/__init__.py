@@ -11,8 +11,16 @@ __version__ = "0.1.0"
 
 # A public name stands in two lists, which a test compares: here for type checkers ...
 if TYPE_CHECKING:
+    from causalrm import calibration as calibration
     from causalrm import datasets as datasets
+    from causalrm import llm as llm
     from causalrm import survival as survival
+    from causalrm.calibration import CalibrationReport as CalibrationReport
+    from causalrm.calibration import ColumnText as ColumnText
+    from causalrm.calibration import RiskScorer as RiskScorer
+    from causalrm.calibration import RiskScores as RiskScores
+    from causalrm.calibration import RiskTask as RiskTask
+    from causalrm.calibration import calibration_report as calibration_report
     from causalrm.core.errors import BackendError as BackendError
     from causalrm.core.errors import CausalRMError as CausalRMError
     from causalrm.core.errors import CausalRMWarning as CausalRMWarning
@@ -32,8 +40,16 @@ if TYPE_CHECKING:
 
 # ... and here, name to module, for Python. A package is its own name's module.
 _PUBLIC = {
+    "calibration": "causalrm.calibration",
     "datasets": "causalrm.datasets",
+    "llm": "causalrm.llm",
     "survival": "causalrm.survival",
+    "CalibrationReport": "causalrm.calibration",
+    "ColumnText": "causalrm.calibration",
+    "RiskScorer": "causalrm.calibration",
+    "RiskScores": "causalrm.calibration",
+    "RiskTask": "causalrm.calibration",
+    "calibration_report": "causalrm.calibration",
     "BackendError": "causalrm.core.errors",
     "CausalRMError": "causalrm.core.errors",
     "CausalRMWarning": "causalrm.core.errors",

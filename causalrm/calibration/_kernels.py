@@ -369,6 +369,14 @@ def _add_rows(
         out[d] += abs(r)
 
 
+@kernel
+def _spread(value: Floats, weight2: Floats) -> float:
+    total = 0.0
+    for k in range(value.shape[0]):
+        total += weight2[k] * value[k] * (1.0 - value[k])
+    return total
+
+
 def null_ece(
     value: Floats,
     weight: Floats,
@@ -394,10 +402,10 @@ def null_ece(
     for first, last in zip(at[:-1], at[1:], strict=True):
         rows = slice(first, last)
         v = value[rows]
-        size = np.maximum(np.rint(weight[rows] ** 2 / weight2[rows]), 1.0).astype(np.int64)
-        if size.sum() < exact:
-            _add_rows(out, v, size, weight[rows] / size, rng)
-        else:
-            scale = np.sqrt(float((weight2[rows] * v * (1.0 - v)).sum()))
-            out += np.abs(rng.standard_normal(n_draws)) * scale
+        if last - first < exact:
+            size = np.maximum(np.rint(weight[rows] ** 2 / weight2[rows]), 1.0).astype(np.int64)
+            if size.sum() < exact:
+                _add_rows(out, v, size, weight[rows] / size, rng)
+                continue
+        out += np.abs(rng.standard_normal(n_draws)) * np.sqrt(_spread(v, weight2[rows]))
     return np.asarray(out / weight.sum())

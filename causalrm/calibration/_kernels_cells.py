@@ -37,7 +37,7 @@ class Cells:
     residual: Floats  # (K,), sum w (y - p)
 
 
-def cells(t: Ties, n_cells: int = 256, edges: Floats | None = None) -> Cells:
+def cells(t: Ties, n_cells: int = 200, edges: Floats | None = None) -> Cells:
     """Cells of about equal weight that respect `edges`; equal scores share a cell."""
     k = t.value.shape[0]
     if k <= n_cells:

@@ -76,6 +76,42 @@ def _accumulate(
                     out[1 + k + j, m] += third * both
 
 
+@kernel
+def _accumulate_two(
+    x0: Floats,
+    x1: Floats,
+    eta: Floats,
+    small: Floats,
+    negative: Floats,
+    positive: Floats,
+    negative2: Floats,
+    positive2: Floats,
+) -> tuple[float, float, float, float, float, float, float, float]:
+    # The same for two columns, with the sums in registers.
+    meat = negative2.shape[0] > 0
+    s0 = s1 = i00 = i10 = i11 = m00 = m10 = m11 = 0.0
+    for i in range(eta.shape[0]):
+        other = 1.0 / (1.0 + small[i])
+        tail = small[i] * other
+        up = eta[i] > 0.0
+        pi = other if up else tail
+        rest = tail if up else other
+        a, b = x0[i], x1[i]
+        first = positive[i] * rest - negative[i] * pi
+        second = (negative[i] + positive[i]) * tail * other
+        s0 += first * a
+        s1 += first * b
+        i00 += second * a * a
+        i10 += second * a * b
+        i11 += second * b * b
+        if meat:
+            third = positive2[i] * rest * rest + negative2[i] * pi * pi
+            m00 += third * a * a
+            m10 += third * a * b
+            m11 += third * b * b
+    return s0, s1, i00, i10, i11, m00, m10, m11
+
+
 def _sums(
     columns: tuple[Floats | None, ...],
     negative: Floats,
@@ -107,7 +143,14 @@ def _sums(
         np.negative(small, out=small)
         np.exp(small, out=small)
         pair = (none, none) if squares is None else (squares[0][rows], squares[1][rows])
-        _accumulate(x[:, :size], eta, small, n0, n1, *pair, out)
+        if k <= 2:
+            s0, s1, i00, i10, i11, m00, m10, m11 = _accumulate_two(
+                x[0, :size], x[k - 1, :size], eta, small, n0, n1, *pair
+            )
+            both = np.array([[s0, s1], [i00, 0.0], [i10, i11], [m00, 0.0], [m10, m11]])
+            out += both if k == 2 else both[[0, 1, 3], :1]
+        else:
+            _accumulate(x[:, :size], eta, small, n0, n1, *pair, out)
         if with_value:
             # log(1 + exp(eta)) = max(eta, 0) + log1p(exp(-|eta|))
             np.log1p(small, out=small)
@@ -239,9 +282,7 @@ def logistic(
         start, *_, status = _newton(*small, start, None)
         if status != "ok":
             start = np.zeros(k)
-    coef, info, meat, n_iter, status = _newton(
-        columns, negative, positive, offset, start, squares
-    )
+    coef, info, meat, n_iter, status = _newton(columns, negative, positive, offset, start, squares)
     if status == "ok" and _separated(columns, negative, positive, offset, coef):
         status = "separated"
     if status != "ok":

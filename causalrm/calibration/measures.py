@@ -515,10 +515,11 @@ def noise_floor_of(s: Scored, level: float) -> NoiseFloor:
     """Noise floor of the ECE; rows are independent given their scores."""
     t = s.ties
     observed = k.ece(s.bins)
+    each = t.weight
     draws = k.null_ece(
         t.value,
-        t.negative + t.positive,
-        t.negative2 + t.positive2,
+        each,
+        each if t.positive2 is t.positive else t.negative2 + t.positive2,
         s.edges,
         max(s.n_boot, 100),
         s.generator(3),

@@ -248,13 +248,14 @@ def _curve(s: Scored, level: float, group: str) -> pd.DataFrame:
 def _histogram(s: Scored) -> pd.DataFrame:
     edges = np.arange(21) / 20
     at = np.append(np.searchsorted(s.ties.value, edges[:-1]), s.ties.value.size)
-    total = s.ties.weight.sum()
+    zero, one = (rank.segment_sums(at, x) for x in (s.ties.negative, s.ties.positive))
+    total = zero.sum() + one.sum()
     return pd.DataFrame(
         {
             "p_low": edges[:-1],
             "p_high": edges[1:],
-            "negative": rank.segment_sums(at, s.ties.negative) / total,
-            "positive": rank.segment_sums(at, s.ties.positive) / total,
+            "negative": zero / total,
+            "positive": one / total,
         }
     )
 
@@ -514,9 +515,12 @@ def _build(
 
 
 def _count(s: Scored, group: str) -> dict[str, Any]:
-    used = np.ones(s.n, dtype=bool) if s.w is None else s.w > 0.0
-    n, positive = int(used.sum()), int(s.y[used].sum())
-    score = float(np.average(s.p, weights=s.w)) if n else math.nan
+    y, w = s.y, s.w
+    n, positive = s.n, int(y.sum())
+    score = float(s.p.mean()) if n else math.nan
+    if w is not None:
+        n, positive = int(np.count_nonzero(w)), int(y[w > 0.0].sum())
+        score = float(np.average(s.p, weights=w)) if n else math.nan
     few = group != "all" and (n < SMALL_ROWS or min(positive, n - positive) < SMALL_EVENTS)
     note = f"small: {n} rows, {positive} with outcome 1" if few else ""
     return {"group": group, "n": n, "positive": positive, "score": score, "note": note}

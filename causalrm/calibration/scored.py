@@ -302,7 +302,7 @@ class Scored:
     @cached_property
     def cells(self) -> cell.Cells:
         """Cells of neighbouring scores, several clusters in each."""
-        size = 256 if self.cluster is None else int(np.clip(self.n_clusters / 5, 10, 256))
+        size = 200 if self.cluster is None else int(np.clip(self.n_clusters / 5, 10, 200))
         return cell.cells(self.ties, size, self.edges)
 
     @cached_property

@@ -197,7 +197,7 @@ class DaskRows(BatchRows):
             picks[a:b] - edge
             for a, b, edge in zip(places[:-1], places[1:], edges[:-1], strict=True)
         ]
-        parts = on_partitions(_take_partition, self._partitions, self._read, each=wanted)
+        parts = on_partitions(_take_partition, self._partitions, self._read, own=wanted)
         return [part for part in parts if part is not None]
 
 
@@ -212,18 +212,18 @@ def _total(parts: Iterable[Sums | None]) -> Sums:
 
 
 def on_partitions(
-    function: Callable[..., Any], partitions: Sequence[Any], *args: Any, each: Any = None
+    function: Callable[..., Any], partitions: Sequence[Any], *args: Any, own: Any = None
 ) -> list[Any]:
     """``function(partition, *args)`` as one Dask task per partition; results in their order.
 
-    With `each`, every partition also gets its own item of it as last argument.
+    With `own`, every partition also gets its own item of it as last argument.
     """
     from dask.base import compute
     from dask.delayed import delayed
 
     task = delayed(function, pure=False)
-    own = [()] * len(partitions) if each is None else [(item,) for item in each]
-    tasks = [task(p, *args, *last) for p, last in zip(partitions, own, strict=True)]
+    last = [()] * len(partitions) if own is None else [(item,) for item in own]
+    tasks = [task(p, *args, *more) for p, more in zip(partitions, last, strict=True)]
     return list(compute(*tasks))  # type: ignore[no-untyped-call]
 
 

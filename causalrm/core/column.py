@@ -113,10 +113,14 @@ class Look:
         return np.asarray(table[self.values])
 
 
-def first_rows(rows: Sequence[int], index: pd.Index | None, offset: int) -> str:
+def first_rows(rows: Sequence[int], index: pd.Index | None, offset: int = 0) -> str:
     """Labels of the first rows, as a message shows them."""
-    labels = [str(offset + r) if index is None else str(index[r]) for r in rows[:5]]
-    return ", ".join(labels) + (", ..." if len(rows) > 5 else "")
+    labels = [offset + r if index is None else index[r] for r in rows[:5]]
+    texts = [
+        f"({', '.join(map(str, label))})" if isinstance(label, tuple) else str(label)
+        for label in labels
+    ]
+    return ", ".join(texts) + (", ..." if len(rows) > 5 else "")
 
 
 def refuse(
@@ -164,14 +168,15 @@ def _numbers(series: nw.Series[Any]) -> np.ndarray | None:
         dtype = native.dtype
         if isinstance(dtype, np.dtype):
             return native.to_numpy() if dtype.kind in "biuf" else None
-        if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
+        kinds = pd.api.types
+        if not (kinds.is_numeric_dtype(dtype) or kinds.is_bool_dtype(dtype)):
             return None
         return native.to_numpy(dtype=float, na_value=np.nan)
     if series.dtype == nw.Unknown and series.null_count() == len(series):
         return np.full(len(series), np.nan)
     if not (series.dtype.is_numeric() or series.dtype == nw.Boolean):
         return None
-    if series.null_count() or series.dtype == nw.Decimal:
+    if series.null_count() or series.dtype in (nw.Decimal, nw.Int128, nw.UInt128):
         series = series.cast(nw.Float64)
     values = np.asarray(series.to_numpy())
     return values if values.dtype.kind in "biuf" else values.astype(float)
@@ -195,7 +200,8 @@ def _levels(series: nw.Series[Any]) -> tuple[np.ndarray, list[Any], bool]:
             return native.cat.codes.to_numpy(), native.cat.categories.tolist(), True
         if dtype == nw.Categorical:  # a pyarrow dictionary inside pandas
             return _dictionary(native.array.__arrow_array__())  # type: ignore[attr-defined]
-        distinct: Any = native
+        floats = pd.api.types.is_float_dtype(native.dtype)  # nullable ones may hold a NaN beside NA
+        distinct: Any = _numbers(series) if floats else native
     elif isinstance(dtype, nw.Enum):
         codes = native.to_physical().cast(int).fill_null(-1).to_numpy()
         return codes, list(dtype.categories), True
@@ -216,12 +222,17 @@ def _levels(series: nw.Series[Any]) -> tuple[np.ndarray, list[Any], bool]:
 
 
 def _dictionary(native: Any) -> tuple[np.ndarray, list[Any], bool]:
-    if hasattr(native, "chunks"):
-        native = native.unify_dictionaries().combine_chunks()
-        if hasattr(native, "chunks"):  # some versions give one chunk back inside a column
-            native = native.chunk(0)
-    codes = native.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return codes.astype(np.int64), native.dictionary.to_pylist(), True
+    """Codes and levels of a pyarrow dictionary, whose chunks may differ in theirs."""
+    place: dict[Any, int] = {}
+    parts = []
+    for chunk in getattr(native, "chunks", [native]):
+        table = [
+            -1 if level is None else place.setdefault(level, len(place))
+            for level in chunk.dictionary.to_pylist()
+        ]
+        codes = chunk.indices.cast("int64").fill_null(-1).to_numpy(zero_copy_only=False)
+        parts.append(np.array([*table, -1])[codes])
+    return np.concatenate(parts), list(place), True
 
 
 def look_at(name: str, series: nw.Series[Any], uses: Collection[str]) -> Look:
@@ -268,7 +279,8 @@ def _wrong_type(name: str, series: nw.Series[Any], uses: Collection[str]) -> Dat
     seen = [repr(v) for v in series.head(3).to_list()]
     dtype = str(series.dtype)
     remedy = "Convert the column, for example with pandas.to_numeric"
-    if series.dtype == nw.Object:
+    native = series.to_native()
+    if isinstance(native, pd.Series) and native.dtype == object:
         kinds = sorted({type(v).__name__ for v in series.to_list() if pd.isna(v) is not True})
         dtype = " and ".join(kinds)
     elif series.dtype.is_temporal():

@@ -1,10 +1,9 @@
-"""Formulas to design matrices, block by block.
+"""Formulas to design matrices: reading, checking, coding.
 
-formulaic parses the formula and says how categories are coded; `causalrm.core.expression` computes
-the Python in it. What is then kept is small: each column of the design is a product of *pieces*, a
-piece being a numeric column, one column of a coding table looked up by category, or one column of
-a transformed factor such as ``bs(age, df=4)``. A block of rows is encoded from the pieces as a
-C-ordered array of shape (p, rows), so that each of its rows is contiguous.
+formulaic parses a formula to terms. Names, the coding of categories and the columns that keep a
+design of full rank are those that formulaic would give, but nothing is evaluated to find them:
+`causalrm.core.expression` computes the Python in a formula, and what is left of a formula after
+that is a `Design`, which `causalrm.core.encoding` applies to blocks of rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""A design matrix as products of columns: encoded block by block, stored without rows."""
+"""Design matrices without rows, applied block by block.
+
+What is kept of a formula is small: each column of the design is a product of *pieces*, a piece
+being a numeric column, one column of a coding table looked up by category, or one column of a
+transformed factor such as ``bs(age, df=4)``. A block of rows is encoded from the pieces as a
+C-ordered array of shape (p, rows), so that each of its rows is contiguous.
+"""
 
 from __future__ import annotations
 
@@ -215,7 +221,7 @@ def check_finite(
         return
     rows = [int(r) for r in np.flatnonzero(bad)[:6]]
     seen = ", ".join(f"{c} = {block[c][rows[0]]:g}" for c in expression.columns)
-    where = "" if index is None else f"first rows: {first_rows(rows, index, 0)}; "
+    where = "" if index is None else f"first rows: {first_rows(rows, index)}; "
     raise DataError(
         f"Expected finite values of the term {expression.text!r}, but {int(bad.sum())} of "
         f"{len(bad)} are not ({where}first at {seen}). Drop these rows, or use a term that is "

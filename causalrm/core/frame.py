@@ -49,7 +49,7 @@ class Source:
         self._wanted: list[str] = []
         self._partitions: list[Any] = []
         self._sizes: list[int] = []
-        if hasattr(data, "to_delayed") and hasattr(data, "columns"):
+        if hasattr(data, "to_delayed") and getattr(data, "ndim", 0) == 2:
             self.kind, self._data = "dask", data
             self.names = list(data.columns)
         elif isinstance(data, (str, os.PathLike)) or _is_arrow(data, "_dataset"):
@@ -344,7 +344,7 @@ def check(
     columns = " and ".join(repr(name) for name in names)
     raise DataError(
         f"Expected {expected} in column{'s' if len(names) > 1 else ''} {columns}, but {count} of "
-        f"{rows.n_obs} rows differ (first rows: {first_rows(first, index, 0)}). {remedy}"
+        f"{rows.n_obs} rows differ (first rows: {first_rows(first, index)}). {remedy}"
     )
 
 

@@ -325,7 +325,7 @@ def _check_rank(
         what = f"the columns {names} are linearly dependent" + (
             " (with the intercept)" if design.has_intercept else ""
         )
-        remedy = "Remove one of them"
+        remedy = "Remove one of them, or centre a column that lies far from zero"
     raise IdentificationError(
         f"Expected linearly independent columns in the formula of {where} ({design.formula!r}), "
         f"but {what} ({len(names)} of {len(terms)} columns involved). {remedy}.{extra}"

@@ -80,12 +80,19 @@ def _meat(products: np.ndarray, n_clusters: int, size: int) -> np.ndarray:
 
 
 def _stacked(
-    totals: np.ndarray, gradient: np.ndarray, bread: np.ndarray, products: np.ndarray,
-    n_clusters: int, size: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    totals: np.ndarray,
+    gradient: np.ndarray | None,
+    bread: np.ndarray | None,
+    products: np.ndarray,
+    n_clusters: int,
+    size: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Means and their covariance from contributions, weights and scores."""
     means = totals[:size] / totals[size]
-    left = np.hstack([np.eye(size), -means[:, None], gradient @ bread]) / totals[size]
+    left = np.hstack([np.eye(size), -means[:, None]])
+    if gradient is not None and bread is not None:
+        left = np.hstack([left, gradient @ bread])
+    left /= totals[size]
     meat = _meat(products, n_clusters, left.shape[1])
     return means, left @ meat @ left.T
 
@@ -163,14 +170,9 @@ class Plan:
             bread = aipw.bread_of(result, rows)
             fitted = not self._strange_scores(totals[size + 1 :], bread)
         if fitted:
-            means, covariance = _stacked(
-                totals, gradient, bread, products, pop.n_clusters, size
-            )
+            means, covariance = _stacked(totals, gradient, bread, products, pop.n_clusters, size)
         else:  # sampling of covariates, and independently of it the fit
-            nothing = np.empty((size, 0))
-            means, covariance = _stacked(
-                totals, nothing, np.empty((0, 0)), products, pop.n_clusters, size
-            )
+            means, covariance = _stacked(totals, None, None, products, pop.n_clusters, size)
             slope = gradient / totals[size]
             covariance = covariance + slope @ result.covariances[result.covariance] @ slope.T
             df += [] if result._df is None else [result._df]
@@ -188,6 +190,8 @@ class Plan:
                 self.population.frame, self._propensity_formula, self.treatment, arm, w
             )
         except CausalRMError as error:
+            if self.propensity is not None and isinstance(error, DataError):
+                raise
             return out | {"propensity_failed": str(error)}
         _, rows = encode_new(self.population.frame, model.predictors.unique)
         p = np.empty((len(self.treatment.values), rows.n_obs))
@@ -202,8 +206,8 @@ class Plan:
         """Mean of the uncentred efficient influence function; models fitted to all rows."""
         arm, w = self._rows()
         pop, size = self.population, self._size
-        found = self._nuisances(self._arms, pop.frame, arm, w)
-        nuisances, rows = self._with_rows(found, pop.rows, pop.frame, pop.clusters)
+        fitted = self._nuisances(self._arms, pop.frame, arm, w)
+        nuisances, rows = self._with_rows(fitted, pop.rows, pop.frame, pop.clusters)
         totals, gradient, products = rows.total(nuisances.sums, True, pop.n_clusters)
         own = aipw.bread_of(self.result, pop.rows)
         breads = [own, nuisances.propensity.bread]
@@ -217,15 +221,9 @@ class Plan:
                 "equations do not hold in them: outcomes agree, covariates do not. Give the data "
                 "that the model was fitted to."
             )
-        means, covariance = _stacked(
-            totals, gradient, linalg.block_diag(*breads), products, pop.n_clusters, size
-        )
-        p, g = nuisances.overlap(rows)
-        df = float(pop.n_clusters - 1) if pop.n_clusters else None
-        diagnostics = self._counts(arm) | self._judge(p, arm, w, nuisances.propensity)
-        diagnostics |= self._judge_censoring(p, g, arm, nuisances.censoring)
-        self._warn(p, g, arm)
-        return self._checked(Found(self._shape(means), covariance, df, True, diagnostics))
+        bread = linalg.block_diag(*breads)
+        found = _stacked(totals, gradient, bread, products, pop.n_clusters, size)
+        return self._judged(*found, nuisances, *nuisances.overlap(rows))
 
     def cross_fit(self, fit: SurvivalRegression, folds: int, rng: np.random.Generator) -> Found:
         """The same with models fitted to the other folds, and the plain variance."""
@@ -243,27 +241,20 @@ class Plan:
             self.log.extend(f"Fold {k + 1}, outcome model: {text}" for text in outcome.warnings)
             treatment = _recoded(outcome, self.treatment)
             arms = Arms(outcome.model, outcome.estimates, treatment, self.curves)
-            found = self._nuisances(arms, frame, arm[train], w[train])
+            fitted = self._nuisances(arms, frame, arm[train], w[train])
             rest = pop.frame.iloc[test]
             _, seen = encode_new(rest, outcome.model.predictors.unique, outcome.model.roles.numbers)
             # weights count on one scale in all folds
             model = outcome.model
             model.mean_weight = self.result.model.mean_weight
             codes = None if pop.clusters is None else pop.clusters[test]
-            nuisances, rows = self._with_rows(found, seen, rest, codes)
+            nuisances, rows = self._with_rows(fitted, seen, rest, codes)
             sums, _, part = rows.total(nuisances.sums, False, pop.n_clusters)
             totals, products = totals + sums, products + part
             p[:, test], g[test] = nuisances.overlap(rows)
-        none = np.empty((size, 0))
-        means, covariance = _stacked(
-            totals, none, np.empty((0, 0)), products, pop.n_clusters, size
-        )
         assert nuisances is not None
-        df = float(pop.n_clusters - 1) if pop.n_clusters else None
-        diagnostics = self._counts(arm) | self._judge(p, arm, w, nuisances.propensity)
-        diagnostics |= self._judge_censoring(p, g, arm, nuisances.censoring)
-        self._warn(p, g, arm)
-        return self._checked(Found(self._shape(means), covariance, df, True, diagnostics))
+        found = _stacked(totals, None, None, products, pop.n_clusters, size)
+        return self._judged(*found, nuisances, p, g)
 
     def _nuisances(self, arms: Arms, frame: Any, arm: np.ndarray, w: np.ndarray) -> Nuisances:
         propensity = aipw.fit_propensity(frame, self._propensity_formula, arms.treatment, arm, w)
@@ -282,13 +273,27 @@ class Plan:
             rows.columns[CLUSTER] = clusters
         return refined, rows
 
-    def _checked(self, found: Found) -> Found:
-        if not np.isfinite(found.estimates).all():
+    def _judged(
+        self,
+        means: np.ndarray,
+        covariance: np.ndarray,
+        nuisances: Nuisances,
+        p: np.ndarray,
+        g: np.ndarray,
+    ) -> Found:
+        """AIPW estimates with what was seen of their models."""
+        if not np.isfinite(means).all():
             raise IdentificationError(
                 "Expected finite weights, but a probability to be free of the event and uncensored "
                 "is zero to machine precision. Ask for earlier times, or change the models."
             )
-        return found
+        arm, w = self._rows()
+        clusters = self.population.n_clusters
+        self._warn(p, g)
+        diagnostics = self._counts(arm) | self._judge(p, arm, w, nuisances.propensity)
+        diagnostics |= self._judge_censoring(p, g, arm, nuisances.censoring)
+        df = float(clusters - 1) if clusters else None
+        return Found(self._shape(means), covariance, df, True, diagnostics)
 
     # ------------------------------------------------------------------ diagnostics
 
@@ -337,11 +342,11 @@ class Plan:
             out["cox_snell_limit"] = model.diagnostics.get("cox_snell_limit")
         return out
 
-    def _warn(self, p: np.ndarray, g: np.ndarray, arm: np.ndarray) -> None:
+    def _warn(self, p: np.ndarray, g: np.ndarray) -> None:
         low = int((p < SMALL).any(axis=0).sum())
         if low:
             warn(
-                f"{low} of {len(arm)} rows have a propensity below {SMALL:g} for one of the arms "
+                f"{low} of {len(g)} rows have a propensity below {SMALL:g} for one of the arms "
                 f"(least {p.min():.2g}): the estimate leans on few rows. Restrict the rows to "
                 "where all arms occur, simplify the propensity formula, or see how clip= changes "
                 "it.",
@@ -350,7 +355,7 @@ class Plan:
             )
         if g.min() < SMALL_G:
             warn(
-                f"{int((g < SMALL_G).sum())} of {len(arm)} rows have a probability below "
+                f"{int((g < SMALL_G).sum())} of {len(g)} rows have a probability below "
                 f"{SMALL_G:g} to be uncensored by the end of their use (least {g.min():.2g}): the "
                 "estimate leans on few rows. Ask for earlier times.",
                 IdentificationWarning,

@@ -364,7 +364,7 @@ def assumptions(roles: Roles, summary: dict[str, Any], model: Model) -> tuple[As
             )  # fmt: skip
         )
     if summary["cure"] is not None:
-        share = d["follow_up_share"]
+        share, alpha = d["follow_up_share"], d.get("maller_zhou_alpha", 0.0)
         text = f"By the last time {100 * share:.1f}% of the events expected in those not cured"
         text += " had been seen"
         if "censored_after_last_event" in d:
@@ -376,7 +376,7 @@ def assumptions(roles: Roles, summary: dict[str, Any], model: Model) -> tuple[As
         out.append(
             Assumption(
                 "follow-up", "Observation is long enough to see the plateau of those cured.",
-                text + ".", "supported" if share > 0.9 else "doubtful",
+                text + ".", "supported" if share > 0.9 and alpha < 0.05 else "doubtful",
             )  # fmt: skip
         )
     return tuple(out)

@@ -75,6 +75,32 @@ def kaplan_meier(
     ----------
     Kaplan, Meier (1958), doi 10.1080/01621459.1958.10501452.
     """
+    times, deaths, at_risk = _risk_sets(time, event, entry, weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hazard = np.minimum(deaths / at_risk, 1.0)
+        variance = np.cumsum(deaths / (at_risk * (at_risk - deaths)))
+    return StepCurve(times, np.cumprod(1.0 - hazard), variance, at_risk)
+
+
+def nelson_aalen(
+    time: np.ndarray,
+    event: np.ndarray,
+    entry: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> StepCurve:
+    """Nelson-Aalen cumulative hazard; arguments as in `kaplan_meier`."""
+    times, deaths, at_risk = _risk_sets(time, event, entry, weights)
+    jump = deaths / at_risk
+    return StepCurve(times, np.cumsum(jump), np.cumsum(jump / at_risk), at_risk)
+
+
+def _risk_sets(
+    time: np.ndarray,
+    event: np.ndarray,
+    entry: np.ndarray | None,
+    weights: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct event times, with the weight of the events and of the rows at risk."""
     given = np.ones(len(time)) if weights is None else weights
     if not given.all():  # a row without weight is no step and nobody at risk
         seen = given > 0
@@ -84,8 +110,7 @@ def kaplan_meier(
     t, d, w = time[order], event[order] > 0, given[order]
     times = np.unique(t[d])
     if times.size == 0:
-        empty = np.empty(0)
-        return StepCurve(empty, empty, empty, empty)
+        return times, times, times
     total = np.concatenate([[0.0], np.cumsum(w)])
     at_risk = total[-1] - total[np.searchsorted(t, times, side="left")]
     if entry is not None:
@@ -93,19 +118,4 @@ def kaplan_meier(
         late = np.concatenate([[0.0], np.cumsum(given[e])])
         at_risk = at_risk - (late[-1] - late[np.searchsorted(entry[e], times, side="left")])
     deaths = np.bincount(np.searchsorted(times, t[d]), weights=w[d], minlength=len(times))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        hazard = np.minimum(deaths / at_risk, 1.0)
-        variance = np.cumsum(deaths / (at_risk * (at_risk - deaths)))
-    return StepCurve(times, np.cumprod(1.0 - hazard), variance, at_risk)
-
-
-def nelson_aalen(time: np.ndarray, event: np.ndarray, entry: np.ndarray | None = None,
-                 weights: np.ndarray | None = None) -> StepCurve:
-    """Nelson-Aalen cumulative hazard; arguments as in `kaplan_meier`."""
-    km = kaplan_meier(time, event, entry, weights)
-    if km.time.size == 0:
-        return km
-    previous = np.concatenate([[1.0], km.value[:-1]])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        jump = np.where(previous > 0, 1.0 - km.value / previous, 0.0)
-    return StepCurve(km.time, np.cumsum(jump), np.cumsum(jump / km.at_risk), km.at_risk)
+    return times, deaths, at_risk

@@ -136,7 +136,8 @@ def brier_score(fit: Any, data: Any, times: Any) -> BrierScore:
     Notes
     -----
     Standard errors are from the influence function, that of the weights included; they honour
-    sampling weights and clusters and take the fit as given.
+    sampling weights and clusters and take the fit as given. Where Kaplan-Meier is near 1/2 the
+    null score is near its largest value, 1/4, and its interval is too short.
 
     References
     ----------

@@ -24,7 +24,7 @@ from causalrm.core.optimize import Optimum, maximize
 from causalrm.survival import _support as support
 from causalrm.survival.model import Model
 
-STARTS = (-2.0, -1.0, -0.5, 0.0, 0.4, 0.7, 1.3, 2.5)
+STARTS = (-2.0, -1.0, -0.5, 0.0, 0.4, 0.7, 1.0, 1.5, 2.5)
 _SAMPLE = 2_000  # rows of the first round of a fit; a second takes every 16th, within bounds
 _SECOND = (8_192, 131_072)
 _ILL = 1e5  # condition number of the information, scaled to unit diagonal
@@ -122,12 +122,11 @@ def search(
     share = counts.informative / rows.n_obs
     size = max(_SAMPLE, math.ceil(25 * model.predictors.n_params / share))
     ridge, lasso = penalty.weights(model, rows.n_obs)
-    weak = column_sizes(model) ** 2  # a standard normal prior per standard deviation
+    weak = _weak_prior(model)
 
-    def climb(part: Rows, theta: np.ndarray, **how: Any) -> Optimum:
-        if part is rows:
-            l2, l1 = ridge, lasso
-        else:  # a sample may lack a level or separate the events
+    def climb(part: Rows, theta: np.ndarray, free: bool = False, **how: Any) -> Optimum:
+        l2, l1 = ridge, lasso
+        if not free:  # a sample may lack a level or separate the events
             shrink = part.n_obs / rows.n_obs
             l2 = weak if ridge is None else weak + shrink * ridge
             l1 = None if lasso is None else shrink * lasso
@@ -135,26 +134,45 @@ def search(
 
     first = rows.sample(size) if 4 * size < rows.n_obs else rows
     theta = support.start(model, counts, largest)
-    how = {"tol": 1e-2, "max_iter": 60, "max_step": 3.0}
+    how: dict[str, Any] = {"tol": 1e-2, "max_iter": 60, "max_step": 3.0}
     tried: dict[str, Any] = {"rows": first.n_obs}
     if model.kappa is None:
         nus = np.unique(np.asarray(STARTS if starts is None else starts, dtype=float))
         profile = _profile(lambda t, **k: climb(first, t, **k, **how), theta, nus)
         reached = [-math.inf if o is None else o.value for o in profile]
         tried |= {"nu": nus, "loglik": np.array(reached)}
-        peaks = _peaks(profile)
+        # with two scales the model is singular at kappa = 1, and each side has maxima of its own
+        two = model.position("phi") is not None and model.position("lam") is not None
+        cut = int(np.searchsorted(nus, math.log(2.0))) if two else len(nus)
+        peaks = _peaks(profile[:cut]) + _peaks(profile[cut:])
         if not peaks:
             raise ConvergenceError(
                 "Expected a finite likelihood at one starting value or more, but it is not at any "
                 f"of {len(nus)}. Rescale the time column, or simplify the formulas."
             )
-        theta = max((climb(first, o.theta, **how) for o in peaks), key=lambda o: o.value).theta
+        full = first is rows
+        found = [climb(first, o.theta, free=full, **how) for o in peaks]
+        theta = max(found, key=lambda o: o.value).theta
     else:
         theta = climb(first, theta, **how).theta
     second = min(max(rows.n_obs // 16, _SECOND[0]), _SECOND[1])
     if 4 * size < second and 4 * second < rows.n_obs:
         theta = climb(rows.sample(second), theta, tol=1e-2, max_iter=30).theta
-    return climb(rows, theta, max_iter=max_iter), tried
+    return climb(rows, theta, free=True, max_iter=max_iter), tried
+
+
+def _weak_prior(model: Model) -> np.ndarray:
+    """Ridge of normal priors for starting values: sd 1 per sd of a covariate, 3 for log lambda.
+
+    With two free scales the likelihood has a flat ridge near kappa = 1, along which a climb
+    without a prior loses its way.
+    """
+    out = column_sizes(model) ** 2
+    lam = model.position("lam")
+    if lam is not None and model.position("phi") is not None:
+        s = model.predictors.slices[lam]
+        out[s] = np.where(out[s] == 0.0, 1.0 / 9.0, out[s])
+    return np.asarray(out)
 
 
 def _profile(
@@ -235,7 +253,12 @@ def covariances(
         )
     else:
         penalised = information if ridge is None else information + np.diag(ridge)
-        bread = invert_information(penalised, names)
+        try:
+            bread = invert_information(penalised, names)
+        except IdentificationError as error:
+            if (end := _at_the_end(optimum, model)) is None:
+                raise
+            raise IdentificationError(end) from error
         condition, weak = condition_number(penalised)
         if condition > _ILL:
             involved = [n for n, v in zip(names, weak, strict=True) if v > 0.1 * weak.max()]
@@ -313,13 +336,16 @@ def warn_about(optimum: Optimum, model: Model, log: list[str]) -> None:
             ConvergenceWarning,
             log,
         )
+    if (end := _at_the_end(optimum, model)) is not None:
+        warn(end, IdentificationWarning, log)
+
+
+def _at_the_end(optimum: Optimum, model: Model) -> str | None:
+    """What to say of a kappa at the end of its range, or None where it is not."""
     nu = float(optimum.theta[-1])
-    if model.kappa is None and abs(nu) > _BOUNDARY:
-        end, fix = "-1", "Fix kappa, or move covariates from one parameter to another"
-        if nu > 0:
-            end, fix = "infinity", "Fit kappa='gompertz' or kappa='exponential_power'"
-        warn(
-            f"kappa runs to the end of its range ({end}), where its interval means nothing. {fix}.",
-            IdentificationWarning,
-            log,
-        )
+    if model.kappa is not None or abs(nu) < _BOUNDARY:
+        return None
+    end, fix = "-1", "Fix kappa, or move covariates from one parameter to another"
+    if nu > 0:
+        end, fix = "infinity", "Fit kappa='gompertz' or kappa='exponential_power'"
+    return f"kappa runs to the end of its range ({end}), where its interval means nothing. {fix}."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -280,11 +281,7 @@ class SurvivalRegression(Estimator):
                 IdentificationWarning,
                 log,
             )
-        if self.penalty < 0 or not 0 <= self.l1_ratio <= 1:
-            raise DataError(
-                f"Expected penalty of at least 0 and l1_ratio in [0, 1], but saw {self.penalty!r} "
-                f"and {self.l1_ratio!r}."
-            )
+        self._check_numbers()
         if self.covariance not in ("auto", "model", "robust", "cluster"):
             raise DataError(
                 "Expected covariance to be 'auto', 'model', 'robust' or 'cluster', but saw "
@@ -293,6 +290,28 @@ class SurvivalRegression(Estimator):
         if not formulas and family.kappa is not None:
             raise DataError("Expected at least one free parameter, but all are fixed.")
         return family, formulas, intercept
+
+    def _check_numbers(self) -> None:
+        """Refuse options that are no numbers, or out of their range."""
+        checks: list[tuple[str, str, Callable[[Any], bool]]] = [
+            ("penalty", "a number of at least 0", lambda x: 0 <= x < math.inf),
+            ("l1_ratio", "a number in [0, 1]", lambda x: 0 <= x <= 1),
+            ("max_iter", "a whole number above 0", lambda x: x >= 1 and operator.index(x) == x),
+            (
+                "starts", "None or numbers between -30 and 30",
+                lambda x: x is None or (len(x) > 0 and all(-30 < v < 30 for v in x)),
+            ),
+        ]  # fmt: skip
+        for name, expected, fine in checks:
+            value = getattr(self, name)
+            try:
+                good = fine(value)
+            except (TypeError, ValueError):
+                good = False
+            if not good:
+                raise DataError(
+                    f"Expected {name} to be {expected}, but saw {value!r}. Give such a value."
+                )
 
     # ------------------------------------------------------------------ predictions
 
@@ -400,8 +419,12 @@ class SurvivalRegression(Estimator):
         Returns
         -------
         pandas.DataFrame
-            One column "cure"; with `ci` as `predict_survival`. Zero, without uncertainty, when
-            kappa is not below 0.
+            One column "cure"; with `ci` as `predict_survival`.
+
+        Raises
+        ------
+        DataError
+            When kappa is not below 0, so that everybody has the event in the end.
         """
         kappa = self.result_.kappa
         if kappa >= 0:

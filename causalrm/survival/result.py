@@ -200,6 +200,8 @@ def not_comparable(small: SurvivalResult, big: SurvivalResult) -> str:
             return "a penalty was used"
     if small.n_params >= big.n_params:
         return "neither has parameters that the other lacks"
+    if big.loglik < small.loglik - 1e-4:
+        return "the larger one has the lower log-likelihood: its fit did not reach the maximum"
     have = set(zip(big.parameter, big.term, strict=True))
     used = [pair for pair in zip(small.parameter, small.term, strict=True) if pair[0] != "kappa"]
     missing = [pair for pair in used if pair not in have]

@@ -212,15 +212,16 @@ def _mark(place: int) -> str:
 
 def _first(text: str) -> str:
     """First sentence of a message; what to do stands in the frame."""
-    return re.split(r"(?<=[.:]) (?=[A-Z])", text, maxsplit=1)[0].rstrip(":")
+    return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)[0]
 
 
 def _shape(label: str, row: Mapping[Any, Any]) -> tuple[str, ...]:
     kappa = "inf" if math.isinf(row["kappa"]) else number(row["kappa"], 3)
     se = row["kappa_std_error"]
     kappa += " fixed" if math.isnan(se) else f" ({number(se, 3)})"
+    cure = "<0.001" if row["cure"] < 0.0005 else number(row["cure"], 3)
     tests = (text_of_p(row[name]) for name in ("p_family", "p_shape"))
-    return label, kappa, _HAZARD[row["hazard"]], number(row["cure"], 3), *tests
+    return label, kappa, _HAZARD[row["hazard"]], cure, *tests
 
 
 # ---------------------------------------------------------------------------- fitting
@@ -344,7 +345,9 @@ def select(
             else:
                 todo[name, structure] = spec | options
     tasks = [(spec, data, used) for spec in todo.values()]
-    found = parallel.map(_fit, tasks, n_jobs=n_jobs, progress=progress, label="Fitting")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CausalRMWarning)  # each fit keeps its own
+        found = parallel.map(_fit, tasks, n_jobs=n_jobs, progress=progress, label="Fitting")
     fits: dict[Key, SurvivalResult] = {}
     for key, out in zip(todo, found, strict=True):
         if isinstance(out, SurvivalResult):
@@ -352,9 +355,10 @@ def select(
         else:
             failures[key] = out
     if not fits:
+        reason = failures[next(iter([*todo, *failures]))]
         raise IdentificationError(
             f"Expected at least one fit, but none of {len(failures)} was possible. The first "
-            f"reason: {next(iter(failures.values()))}"
+            f"reason: {reason}"
         )
     order = sorted(fits, key=lambda key: float(getattr(fits[key], criterion)))
     fits = {key: fits[key] for key in order}
@@ -441,9 +445,7 @@ def _specification(
 def _fit(task: tuple[dict[str, Any], Any, dict[str, str]]) -> SurvivalResult | str:
     options, data, roles = task
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CausalRMWarning)  # kept in the result
-            return SurvivalRegression(**options).fit(data, **roles).result_
+        return SurvivalRegression(**options).fit(data, **roles).result_
     except (IdentificationError, ConvergenceError) as error:
         return str(error)
 

@@ -128,9 +128,9 @@ pd.Series(
 ).round(2).to_frame("")
 
 # %%
-# The share is reassuring, and by it the summary calls the follow-up supported; but it takes the
-# model's word for what comes later. Alpha does not, and it is far from small: the stretch without
-# relapses is not long for what came before it.
+# The share is reassuring, but it takes the model's word for what comes later. Alpha does not, and
+# it is far from small: the stretch without relapses is not long for what came before it. The
+# summary therefore calls the follow-up doubtful.
 #
 # Sensitivity
 # -----------

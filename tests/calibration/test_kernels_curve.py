@@ -125,7 +125,7 @@ def test_cells_keep_the_curve_of_all_rows():
     c = cells.cells(rank.ties(y, p))
     gap = curve.loess_matrix(c.p, c.weight, c.p) @ (c.residual / c.weight)
     direct = slow_loess(p, y, c.p[::16], 0.75, 2) - c.p[::16]
-    assert_allclose(gap[::16], direct, atol=2e-4)
+    assert_allclose(gap[::16], direct, atol=5e-4)
     every = np.interp(p, c.p, gap)
     assert curve.curve_errors(gap, c.weight).ici == pytest.approx(np.abs(every).mean(), abs=5e-5)
 

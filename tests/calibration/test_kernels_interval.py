@@ -22,7 +22,7 @@ def sample(n, slope=1.0, seed=0):
     return (rng.uniform(size=n) < expit(slope * logit(p))).astype(float), p
 
 
-def prepared(y, p, w=None, n_draws=400, seed=1, n_cells=256):
+def prepared(y, p, w=None, n_draws=400, seed=1, n_cells=200):
     t = rank.ties(y, p, w)
     c = cells.cells(t, n_cells, EDGES)
     smoother = curve.loess_matrix(c.p, c.weight, c.p)
@@ -66,7 +66,7 @@ def test_statistics_on_cells_are_the_measures(n):
     assert [curves[name].observed for name in ("ici", "e50", "e90", "emax")] == pytest.approx(
         [e.ici, e.e50, e.e90, e.emax]
     )
-    tolerance = 1e-12 if n == 80 else 5e-4  # beyond 256 rows a cell holds several
+    tolerance = 1e-12 if n == 80 else 5e-4  # beyond 200 rows a cell holds several
     wide = interval.cumulative_statistic(s).observed
     assert wide == pytest.approx(rank.cumulative(t).range, abs=tolerance)
     corp = rank.corp(t, rank.isotonic(t.weight, t.positive))

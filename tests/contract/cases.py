@@ -79,6 +79,25 @@ def _survival() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
     return estimator, frame, {"time": "months", "event": "died"}
 
 
+def _intervals() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    _, frame, _ = _survival()
+    visit = 3.0  # seen at visits only; those censored have no upper end
+    lower = np.floor(frame["months"] / visit) * visit
+    frame["lower"] = np.where(frame["died"] == 1, lower, frame["months"])
+    frame["upper"] = np.where(frame["died"] == 1, lower + visit, np.inf)
+    estimator = crm.SurvivalRegression(phi="x + g", kappa="weibull")
+    return estimator, frame.drop(columns=["months", "died"]), {"lower": "lower", "upper": "upper"}
+
+
+def _clusters() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    _, frame, roles = _survival()
+    frame["centre"] = [f"centre {i % 40}" for i in range(len(frame))]
+    frame["share"] = 1.0 + np.arange(len(frame)) % 3
+    frame["since"] = 0.2 * frame["months"] * (np.arange(len(frame)) % 2)
+    estimator = crm.SurvivalRegression(phi="1", lam="x + g", kappa=0.5)
+    return estimator, frame, roles | {"weights": "share", "cluster": "centre", "entry": "since"}
+
+
 CASES = [
     Case(
         "SurvivalRegression",
@@ -89,5 +108,23 @@ CASES = [
         category="g",
         event="died",
         weights="weights",
+    ),
+    Case(
+        "SurvivalRegression, intervals",
+        _intervals,
+        lambda fit, data: fit.predict_rmst(data, [5.0, 12.0]),
+        covariates=("x",),
+        numbers=("lower",),
+        category="g",
+        weights="weights",
+    ),
+    Case(
+        "SurvivalRegression, weights and clusters",
+        _clusters,
+        lambda fit, data: fit.predict_quantile(data, [0.1, 0.5]),
+        covariates=("x",),
+        numbers=("months", "died", "share", "since"),
+        category="g",
+        event="died",
     ),
 ]

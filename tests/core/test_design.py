@@ -109,7 +109,8 @@ FACTORS = [
 ]  # fmt: skip
 terms = st.lists(st.sampled_from(FACTORS), min_size=1, max_size=3, unique=True)
 joined = st.tuples(terms, st.sampled_from([":", ":", "*", "/"])).map(lambda t: t[1].join(t[0]))
-formulas = st.tuples(st.sampled_from(["", "0 + ", "1 + "]), st.lists(joined, min_size=1, max_size=3))
+several = st.lists(joined, min_size=1, max_size=3)
+formulas = st.tuples(st.sampled_from(["", "0 + ", "1 + "]), several)
 
 
 @given(formulas)
@@ -391,7 +392,8 @@ def parts_of(frame: pd.DataFrame) -> Any:
 
 
 def test_terms_that_learn_need_all_rows() -> None:
-    for text in ("bs(x, df=4)", "poly(x, 2)", "center(x)", "bs(x, 4, lower_bound=-9, upper_bound=9)"):
+    positional = "bs(x, 4, lower_bound=-9, upper_bound=9)"
+    for text in ("bs(x, df=4)", "poly(x, 2)", "center(x)", positional):
         with pytest.raises(DataError, match=r"read in parts.*learns from all rows\. Give a spline"):
             prepare(parts_of(FRAME), {"f": text})
 

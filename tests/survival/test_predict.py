@@ -98,7 +98,7 @@ def test_steep_and_flat_restricted_means(plain: Any) -> None:
     # Survival that falls within a sliver of the range, or hardly at all.
     row = pd.DataFrame({"x": [0.0]})
     for kappa in (-0.5, 0.0, 1.0, math.inf):
-        for gamma in (0.2, 3.0, 30.0):
+        for gamma in (0.2, 30.0):
             for horizon in (0.3, 7.0, 400.0):
                 at = moved(plain, [0.0, -0.5, math.log(gamma)], kappa)
                 cuts = [float(at.predict_quantile(row, p).iloc[0, 0]) for p in _SHARES]
@@ -252,7 +252,7 @@ def test_standard_errors_against_a_parametric_bootstrap() -> None:
     asked = {"survival": [1.0, 3.0], "rmst": [4.0], "quantile": [0.5], "hazard": [1.0]}
     draws: list[np.ndarray] = []
     claimed: list[np.ndarray] = []
-    for seed in range(80):
+    for seed in range(60):
         sample = make_survival(300, rng=seed, **truth).data
         model = crm.SurvivalRegression("trt", starts=[0.5])
         model.fit(sample, time="time", event="event")
@@ -260,8 +260,8 @@ def test_standard_errors_against_a_parametric_bootstrap() -> None:
         draws.append(np.log(found["estimate"].to_numpy()))
         claimed.append((found["std_error"] / found["estimate"]).to_numpy())
     ratio = np.mean(claimed, axis=0) / np.std(draws, axis=0, ddof=1)
-    # The standard error of a standard deviation of 80 draws is 8 %.
-    assert (np.abs(ratio - 1) < 0.25).all(), ratio
+    # The standard error of a standard deviation of 60 draws is 9 %.
+    assert (np.abs(ratio - 1) < 0.3).all(), ratio
     assert abs(ratio.mean() - 1) < 0.15
 
 

@@ -263,8 +263,9 @@ def roles_of(data: pd.DataFrame) -> dict[str, str]:
     return {name: name for name in ("time", "event", "entry", "lower", "upper") if name in data}
 
 
-@pytest.mark.parametrize("ancillary", [False, True], ids=["scale", "scale and shape"])
-@pytest.mark.parametrize("family", FITTERS)
+@pytest.mark.parametrize(
+    ("family", "ancillary"), [("weibull", False), ("weibull", True), ("loglogistic", False)]
+)
 @pytest.mark.parametrize("name", SETS)
 def test_agrees_with_lifelines(name: str, family: str, ancillary: bool) -> None:
     load, columns = SETS[name]
@@ -332,9 +333,10 @@ def test_elastic_net_conditions(l1_ratio: float) -> None:
 def test_penalty_does_not_depend_on_units() -> None:
     data = make_survival(200, rng=4).data
     one = fit(data, phi="x1 + x2", penalty=0.1).result_
-    other = data.assign(x1=100 + 1000 * data["x1"], x2=-3 * data["x2"] + 1)
+    other = data.assign(x1=100 + 1000 * data["x1"], x2=-3 * data["x2"] + 2000)
     two = fit(other, phi="x1 + x2", penalty=0.1).result_
     np.testing.assert_allclose(two.estimates[1:3] * [1000, -3], one.estimates[1:3], rtol=1e-4)
+    np.testing.assert_allclose(two.std_error[1:3] * [1000, 3], one.std_error[1:3], rtol=1e-4)
     assert two.loglik == pytest.approx(one.loglik, abs=1e-6)
 
 

@@ -106,7 +106,7 @@ def test_parquet(data: pd.DataFrame, kind: str, expected: Any, tmp_path: Path) -
     for i, start in enumerate(range(0, len(data), 1300)):
         part = pa.Table.from_pandas(data.iloc[start : start + 1300])
         pq.write_table(part, folder / f"part-{i:02d}.parquet")
-    for source in (one, str(folder), pads.dataset(folder)):
+    for source in (str(one), pads.dataset(folder)):
         same(fit(source, kind), expected)
 
 
@@ -176,3 +176,99 @@ def test_rows_in_parts_must_be_right_too(tmp_path: Path) -> None:
     model = crm.SurvivalRegression(**MODEL).fit(path, **ROLES["right"])
     with pytest.raises(crm.DataError, match="in memory"):
         model.predict_survival(path, [1.0])
+
+
+# ---------------------------------------------------------------- roles and options
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    frame = make_survival(60, interval=0.6, rng=2).data
+    return frame.assign(
+        time=frame["lower"] + 0.1, event=np.isfinite(frame["upper"]).astype(int), entry=0.0
+    )
+
+
+RIGHT = {"time": "time", "event": "event"}
+LATE = RIGHT | {"entry": "entry"}
+BETWEEN = {"lower": "lower", "upper": "upper"}
+LATE_BETWEEN = BETWEEN | {"entry": "entry"}
+
+
+@pytest.mark.parametrize(
+    ("roles", "change", "words"),
+    [
+        ({}, {}, "neither"),
+        (RIGHT | BETWEEN, {}, "both"),
+        ({"lower": "lower"}, {}, "lower and upper, or neither"),
+        ({"time": "time", "upper": "upper"}, {}, "lower and upper, or neither"),
+        (BETWEEN | {"event": "event"}, {}, "no event column beside lower and upper"),
+        ({"time": 3}, {}, "column name for time"),
+        (RIGHT, {"time": 0.0}, "times above 0"),
+        (LATE, {"entry": -0.5}, "at least 0"),
+        (LATE, {"entry": 1e3}, "'entry' and 'time', but 1 of 60 rows differ .first rows: 5"),
+        (BETWEEN, {"lower": -1.0}, "at least 0"),
+        (BETWEEN, {"lower": np.inf}, "'lower'.*infinite"),
+        (BETWEEN, {"lower": 2.0, "upper": 1.0}, "lower ends up to the upper ends"),
+        (BETWEEN, {"lower": 0.0, "upper": 0.0}, "times above 0"),
+        (BETWEEN, {"upper": -np.inf}, "times above 0"),
+        (BETWEEN, {"upper": np.nan}, "'upper'.*missing"),
+        (LATE_BETWEEN, {"entry": 0.3, "lower": 0.2, "upper": 1.0}, "or after entry"),
+        (LATE_BETWEEN, {"entry": 2.0, "lower": 0.0, "upper": 1.0}, "before the end"),
+        (RIGHT | {"cluster": "c"}, {}, "no such column"),
+    ],
+)  # fmt: skip
+def test_roles(rows: pd.DataFrame, roles: Any, change: dict[str, float], words: str) -> None:
+    spoilt = rows.copy()
+    for column, value in change.items():
+        spoilt.loc[5, column] = value
+    with pytest.raises(crm.DataError, match=words):
+        crm.SurvivalRegression("x1").fit(spoilt, **roles)
+
+
+def test_roles_that_say_the_same(rows: pd.DataFrame) -> None:
+    def loglik(frame: pd.DataFrame, roles: dict[str, str]) -> float:
+        model = crm.SurvivalRegression("x1", kappa="weibull").fit(frame, **roles)
+        return float(model.result_.loglik)
+
+    # Entry at 0 is no entry; exact intervals and open ends are times and events.
+    assert loglik(rows, LATE) == pytest.approx(loglik(rows, RIGHT), rel=1e-12)
+    ends = rows.assign(
+        lower=rows["time"], upper=np.where(rows["event"] == 1, rows["time"], np.inf)
+    )
+    assert loglik(ends, BETWEEN) == pytest.approx(loglik(rows, RIGHT), rel=1e-12)
+    # Without an event column every time is an event; True and False are events and none.
+    every = rows.assign(event=1)
+    assert loglik(every, {"time": "time"}) == loglik(every, RIGHT)
+    assert loglik(rows.assign(event=rows["event"] == 1), RIGHT) == loglik(rows, RIGHT)
+    # A left-censored row whose observation began late.
+    late = rows.assign(entry=np.where(rows["lower"] == 0, 0.05, 0.0))
+    model = crm.SurvivalRegression("x1", kappa="weibull")
+    model.fit(late, **BETWEEN, entry="entry")
+    assert model.result_.counts["left"] == (rows["lower"] == 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kappa": "cauchy"}, "weibull"), ({"kappa": -1}, "above -1"), ({"kappa": True}, "above"),
+        ({"kappa": np.nan}, "above -1"), ({"kappa": "gompertz", "gamma": "x1"}, "fixes it at 1"),
+        ({"kappa": "burr", "lam": "x1"}, "starts with '1 [+]'"), ({"penalty": -1.0}, "penalty"),
+        ({"l1_ratio": 1.5, "penalty": 1.0}, "l1_ratio"), ({"covariance": "hc3"}, "'robust'"),
+        ({"penalty": "strong"}, "penalty"), ({"penalty": np.nan}, "penalty"),
+        ({"starts": []}, "starts"), ({"starts": ["a"]}, "starts"), ({"starts": [99.0]}, "starts"),
+        ({"max_iter": 0}, "max_iter"), ({"max_iter": 2.5}, "whole number"),
+        ({"phi": None, "gamma": None, "kappa": 1}, "at least one free parameter"),
+        ({"phi": "time ~ x1"}, "right-hand side"), ({"phi": "nothing"}, "no such column"),
+        ({"phi": 3}, "formula or a list"), ({"phi": "x1 +"}, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_options(rows: pd.DataFrame, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(crm.DataError, match=words):
+        crm.SurvivalRegression(**options).fit(rows, **RIGHT)
+
+
+def test_no_scale_depends_on_the_unit_of_time(rows: pd.DataFrame) -> None:
+    with pytest.warns(crm.IdentificationWarning, match="changes with the unit of time"):
+        crm.SurvivalRegression(phi=None, lam="1 + x1", kappa=0.5).fit(rows, **RIGHT)
+    crm.SurvivalRegression(phi=None, lam="1 + x1", kappa=1).fit(rows, **RIGHT)
