@@ -7,6 +7,8 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 BENCH_PY := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
+TORCH_PY := .venv-transformers/bin/python
+TORCH_READY := .venv-transformers/.ready
 
 # Figures go to files. Tests and docs run many small problems, two processes at most, where one
 # BLAS thread each is fastest.
@@ -14,13 +16,14 @@ export MPLBACKEND := Agg
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: help demo test test-slow lint docs bench clean
+.PHONY: help demo test test-slow test-transformers lint docs bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       a survival analysis of real patients: tables here, figures in demo-results/"
 	@echo "make test       every test that is not marked slow, and the examples in the docstrings"
 	@echo "make test-slow  the simulation studies"
+	@echo "make test-transformers  the backend for local models, in an environment with torch"
 	@echo "make lint       ruff, mypy --strict, import-linter"
 	@echo "make docs       the documentation, in docs/_build/html; runs every example"
 	@echo "make bench      the benchmarks, in an environment of their own"
@@ -34,6 +37,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+test-transformers: $(TORCH_READY)
+	$(ONE_THREAD) $(TORCH_PY) -m pytest tests/llm/test_transformers.py
 
 lint: $(READY)
 	$(PY) -m ruff check .
@@ -65,6 +71,17 @@ $(BENCH_READY): pyproject.toml
 	@echo "Installing causalrm and the packages it is compared with into .venv-bench."
 	@$(BENCH_PY) -m pip install -qq --upgrade "pip>=25.1"
 	@$(BENCH_PY) -m pip install -qq --editable . --group bench
+	@touch $@
+
+# torch is a matter of gigabytes where it comes with CUDA libraries; TORCH=/path/to/torch.whl takes
+# one without. jinja2 is what transformers fills chat templates with.
+TORCH ?= torch
+$(TORCH_READY): pyproject.toml constraints.txt
+	@$(call environment,.venv-transformers)
+	@echo "Installing causalrm, torch and transformers into .venv-transformers: gigabytes, once."
+	@$(TORCH_PY) -m pip install -qq --upgrade "pip>=25.1"
+	@$(TORCH_PY) -m pip install -qq $(TORCH)
+	@$(TORCH_PY) -m pip install -qq --constraint constraints.txt --editable '.[transformers]' --group test jinja2
 	@touch $@
 
 # A virtual environment at $(1), unless a good one is there. A candidate is run, not only found:

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from causalrm.calibration import estimation as est
-from causalrm.calibration.report import difference, holm
+from causalrm.calibration.contrasts import difference, holm
 from causalrm.calibration.scored import Scored
 from causalrm.core.errors import DataError
 from causalrm.core.parallel import blas_limit
@@ -217,6 +217,6 @@ def _paired(b: Scored, a: Scored, measure: est.Smooth) -> float:
 
 def _verdict(gap: float, mcb: float) -> str:
     # gap = mcb - (difference of dsc), exactly.
-    dsc = mcb - gap
+    dsc = mcb - gap + 0.0
     more = "calibration (MCB)" if abs(mcb) >= abs(dsc) else "discrimination (DSC)"
     return f"{gap:+.5f} = {mcb:+.5f} (MCB) - {dsc:+.5f} (DSC); driven by {more}"

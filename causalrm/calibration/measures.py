@@ -220,7 +220,7 @@ def ece(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     >>> p = rng.uniform(size=1000)  # simulated scores
     >>> y = rng.uniform(size=1000) < 0.25 + 0.5 * p  # overconfident
     >>> print(ece(y, p))
-    ece: 0.132, std. error 0.014, 95% interval [0.101, 0.156], p <0.001
+    ece: 0.132, std. error 0.015, 95% interval [0.102, 0.158], p <0.001
     """
     if options.get("n_boot") == 0 and set(options) <= {"n_boot", "bins"}:
         bins = options.get("bins", 10)

@@ -133,15 +133,16 @@ class CalibrationPlots:
         -------
         matplotlib.axes.Axes
         """
-        frame = self._report.estimates
-        frame = frame[frame["term"].isin(["mcb", "dsc", "unc", "brier"])]
-        frame = frame.set_index("term").loc[["brier", "mcb", "dsc", "unc"]].reset_index()
         names = {
             "brier": "Brier score",
             "mcb": "MCB, miscalibration",
             "dsc": "DSC, discrimination",
             "unc": "UNC, uncertainty",
         }
+        frame = self._report.estimates
+        frame = frame[frame["term"].isin(names)]
+        place = {name: i for i, name in enumerate((*frame["group"].unique(), *names))}
+        frame = frame.sort_values(["group", "term"], key=lambda x: x.map(place))
         labels = [names[t] for t in frame["term"]]
         if frame["group"].nunique() == 1:
             frame = frame.drop(columns="group")

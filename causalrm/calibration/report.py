@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from causalrm.calibration import _kernels_interval as interval
 from causalrm.calibration import _kernels_rank as rank
 from causalrm.calibration import estimation as est
+from causalrm.calibration.contrasts import group_contrasts, part_of, usable
 from causalrm.calibration.decision import decision_frame
 from causalrm.calibration.measures import noise_floor_of
 from causalrm.calibration.scored import Scored, check_labels
 from causalrm.core.errors import DataError, warn
-from causalrm.core.inference import quantile, two_sided_p
+from causalrm.core.inference import quantile
 from causalrm.core.parallel import blas_limit
 from causalrm.core.random import RNG
 from causalrm.core.result import COLUMNS, Assumption, Result, check_level
@@ -127,6 +126,8 @@ class CalibrationReport(Result):
             ("Scores clipped for logits", f"{d['clipped']:,}, to [1e-6, 1 - 1e-6]"),
             ("Infinite log losses", f"{d['infinite']:,}"),
         ]
+        if d["unscored"]:
+            lines.append(("Rows without a score", _unscored_text(d["unscored"])))
         for key, label in (("zero_weights", "Rows of weight zero"), ("clusters", "Clusters")):
             if d[key] is not None:
                 lines.append((label, f"{d[key]:,}"))
@@ -260,122 +261,6 @@ def _histogram(s: Scored) -> pd.DataFrame:
     )
 
 
-def difference(
-    a: Scored,
-    b: Scored,
-    measure: est.Smooth | est.Norm,
-    joint: Callable[[est.Smooth], float],
-    level: float,
-) -> list[Any]:
-    """Difference of a measure: name, estimate, standard error, statistic, p-value, interval.
-
-    `joint` gives the standard error of a smooth measure's difference. For the others the
-    median-unbiased estimates are subtracted and their intervals joined: each end moves by the
-    root of the sum of squared distances, less what the correlation of the simulated samples
-    takes off (MOVER), or by their sum where the lower limit is zero.
-    """
-    nothing = math.nan
-    values = measure.value(a), measure.value(b)
-    if not all(map(math.isfinite, values)) or not (a.n_boot or isinstance(measure, est.Smooth)):
-        return [measure.name, *[nothing] * 6]
-    q = quantile(level, a.df)
-    if isinstance(measure, est.Smooth):
-        value, error = values[0] - values[1], joint(measure)
-        down = up = q * error
-    else:
-        x, y = est.inverted(measure, a, level), est.inverted(measure, b, level)
-        value = x.median_unbiased - y.median_unbiased
-        left, right = measure.draws(a, level), measure.draws(b, level)
-        both = float(left.std() * right.std())
-        rho = float(np.mean((left - left.mean()) * (right - right.mean()))) / both if both else 0.0
-
-        def side(first: float, second: float, bound: float) -> float:
-            # An estimate above a lower limit of zero may be all bias: then the ends subtract.
-            if bound <= 0.0:
-                return first + second
-            return math.sqrt(max(first**2 + second**2 - 2.0 * rho * first * second, 0.0))
-
-        down = side(y.high - y.median_unbiased, x.median_unbiased - x.low, x.low)
-        up = side(x.high - x.median_unbiased, y.median_unbiased - y.low, y.low)
-        error = (up + down) / (2.0 * q)
-    toward = (down if value > 0.0 else up) / q
-    z = value / toward if toward > 0.0 else nothing
-    p_value = float(two_sided_p(np.array(z), a.df))
-    return [measure.name, value, error, z, p_value, value - down, value + up]
-
-
-CONTRASTED: tuple[est.Smooth | est.Norm, ...] = (
-    *est.SMOOTH,
-    est.ECE,
-    est.SQUARED,
-    est.SMOOTH_ECE,
-    est.ICI,
-    est.ECCE,
-    est.MCB,
-)
-
-
-def _contrasts(
-    s: Scored, codes: NDArray[np.int64], parts: list[Scored], names: list[str], level: float
-) -> pd.DataFrame:
-    rows = []
-    for g, (part, name) in enumerate(zip(parts, names, strict=True)):
-        inside = codes == g
-        rest = _part(s, ~inside, len(names) + g)
-        if not _usable(part) or not _usable(rest):
-            continue
-        joint = partial(_joint_error, s, inside, part, rest)
-        for measure in CONTRASTED:
-            rows.append([name, *difference(part, rest, measure, joint, level)])
-    frame = pd.DataFrame(rows, columns=["group", *COLUMNS])
-    frame["p_adjusted"] = frame.groupby("term")["p_value"].transform(holm) if rows else math.nan
-    return frame
-
-
-def _joint_error(
-    s: Scored, inside: NDArray[np.bool_], part: Scored, rest: Scored, measure: est.Smooth
-) -> float:
-    if s.replicates is not None:
-        return _replicate_error(s, inside, measure)
-    if s.cluster is None:
-        return math.hypot(measure.std_error(part), measure.std_error(rest))
-    psi = np.empty(s.n)
-    psi[inside], psi[~inside] = measure.psi(part), -measure.psi(rest)
-    return math.sqrt(s.covariance(psi)[0, 0])
-
-
-def _replicate_error(s: Scored, inside: NDArray[np.bool_], measure: est.Smooth) -> float:
-    assert s.replicates is not None
-
-    def gap(weights: Floats | None) -> float:
-        inner, outer = s.subset(inside, weights), s.subset(~inside, weights)
-        return measure.value(inner) - measure.value(outer)
-
-    value = gap(None)
-    change = [gap(w) - value for w in s.replicates.T]
-    return math.sqrt(4.0 / len(change) * float(np.square(change).sum()))
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """Holm's adjusted p-values; missing ones stay missing and do not count."""
-    order = p.dropna().sort_values()
-    m = len(order)
-    raised = order * np.arange(m, 0, -1)
-    return raised.cummax().clip(upper=1.0).reindex(p.index)
-
-
-def _usable(s: Scored) -> bool:
-    return s.n >= 2 and (s.w is None or int(np.count_nonzero(s.w)) >= 2)
-
-
-def _part(s: Scored, rows: NDArray[np.bool_], stream: int) -> Scored:
-    part = s.subset(rows)
-    if s.cluster is None and s.replicates is None:
-        # Disjoint independent rows need independent draws; clusters need common ones.
-        part.entropy = int(np.random.SeedSequence([s.entropy, stream]).generate_state(1)[0])
-    return part
-
-
 def calibration_report(
     y: ArrayLike,
     p: ArrayLike,
@@ -398,7 +283,8 @@ def calibration_report(
     y : array-like of shape (n,)
         Outcomes, 0/1 or bool.
     p : array-like of shape (n,)
-        Scores in [0, 1]; 0 and 1 are kept.
+        Scores in [0, 1]; 0 and 1 are kept. NaN means that there is no score, such as a failed
+        reply: these rows are counted and compared with the others, and enter no measure.
     weights, cluster, replicate_weights, bins, strategy, level, n_boot, rng
         As in `ece`.
     groups : array-like of shape (n,), optional
@@ -428,6 +314,13 @@ def calibration_report(
     0.39 [0.26, 0.52]
     """
     level = check_level(level)
+    rows, unscored = _scored_rows(y, p)
+    if rows is not None:
+        y, p = np.asarray(y)[rows], np.asarray(p, dtype=float)[rows]
+        weights, groups, cluster, replicate_weights = (
+            None if x is None else x.iloc[rows] if hasattr(x, "iloc") else np.asarray(x)[rows]
+            for x in (weights, groups, cluster, replicate_weights)
+        )
     s = Scored(
         y,
         p,
@@ -441,8 +334,34 @@ def calibration_report(
     )
     t = np.arange(1, 100) / 100 if thresholds is None else thresholds
     labels = check_labels(groups, s.n, "groups") if groups is not None else None
+    if unscored:
+        warn(_unscored_text(unscored), log=s.log)
     with blas_limit(1):
-        return _build(s, labels, t, level)
+        return _build(s, labels, t, level, unscored)
+
+
+def _scored_rows(y: ArrayLike, p: ArrayLike) -> tuple[NDArray[np.bool_] | None, dict[str, float]]:
+    """Rows that have a score (None for all), and what is known of the others."""
+    score = np.asarray(p)
+    if score.dtype.kind not in "fO" or score.ndim != 1:
+        return None, {}
+    absent = np.asarray(pd.isna(score))
+    n = int(absent.sum())
+    if n == 0 or np.shape(y) != score.shape:
+        return None, {}
+    outcome = np.asarray(y)
+    share = float(np.mean(outcome[absent] == 1))
+    rest = float(np.mean(outcome[~absent] == 1)) if n < score.size else math.nan
+    facts = {"n": n, "share": n / score.size, "prevalence": share, "prevalence_scored": rest}
+    return ~absent, facts
+
+
+def _unscored_text(facts: dict[str, float]) -> str:
+    return (
+        f"{facts['n']:,} rows ({facts['share']:.1%}) have no score and enter no measure; the "
+        f"outcome is 1 in {facts['prevalence']:.1%} of them and in "
+        f"{facts['prevalence_scored']:.1%} of the others."
+    )
 
 
 def _build(
@@ -450,6 +369,7 @@ def _build(
     labels: tuple[NDArray[np.int64], list[Any]] | None,
     thresholds: ArrayLike,
     level: float,
+    unscored: dict[str, float],
 ) -> CalibrationReport:
     whole, missing = _measures(s, level, "all")
     frames, curves = [whole], [_curve(s, level, "all")]
@@ -460,17 +380,17 @@ def _build(
         names = [str(v) for v in levels]
         if "all" in names or len(set(names)) < len(names):
             raise DataError("Labels of groups must differ as text, and none may be 'all'.")
-        parts = [_part(s, codes == g, g) for g in range(len(names))]
+        parts = [part_of(s, codes == g, g) for g in range(len(names))]
         for part, name in zip(parts, names, strict=True):
             counts.append(_count(part, name))
-            if not _usable(part):
+            if not usable(part):
                 missing.append(f"every measure in {name}: fewer than two rows with weight")
                 continue
             frame, reasons = _measures(part, level, name)
             frames.append(frame)
             missing += reasons
             curves.append(_curve(part, level, name))
-        contrasts = _contrasts(s, codes, parts, names, level)
+        contrasts = group_contrasts(s, codes, parts, names, level)
         small = [c["group"] for c in counts[1:] if c["note"]]
         if small:
             warn(f"Small groups, whose intervals are unreliable: {', '.join(small)}.", log=s.log)
@@ -481,6 +401,7 @@ def _build(
             key: getattr(floor, key)
             for key in ("observed", "expected", "excess", "upper", "p_value")
         },
+        "unscored": unscored,
         "distinct": int(s.ties.value.size),
         "zeros": int(np.count_nonzero(s.p == 0.0)),
         "ones": int(np.count_nonzero(s.p == 1.0)),

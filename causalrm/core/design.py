@@ -86,6 +86,11 @@ def _parse(text: str, role: str) -> tuple[tuple[tuple[str, str], ...], ...]:
             f"cannot be read ({type(error).__name__}). Check its spelling; put column names that "
             "are no Python names between backticks."
         ) from error
+    if "`1`" in text:  # formulaic takes it for the intercept
+        raise DataError(
+            f"Expected no column named '1' in the formula for {role}, where it stands for the "
+            "intercept. Rename the column."
+        )
     for term in terms:
         for key, method in term:
             if method == "literal" and key != "1":
@@ -421,6 +426,15 @@ def encode_new(
         Further numeric columns.
     infinite : iterable of str
         Those of `numbers` in which infinity has a meaning.
+
+    Returns
+    -------
+    Source, Rows
+
+    Raises
+    ------
+    DataError
+        When a column is absent, of the wrong type, incomplete, or has levels that the fit had not.
     """
     source = Source(data)
     if source.kind != "memory":
@@ -431,9 +445,17 @@ def encode_new(
         )
     designs = list(designs)
     columns: dict[str, Column] = {name: Column(name) for name in numbers}
+    states: dict[str, str] = {}
     for design in designs:
-        for c in design.columns:
-            columns.setdefault(c.name, c)
+        same = [columns.setdefault(c.name, c).levels == c.levels for c in design.columns]
+        for key, rule in design.transforms.items():
+            state = repr(rule["state"])
+            same.append(states.setdefault(key, state) == state)
+        if not all(same):
+            raise DataError(
+                "Expected designs of one fit, but a column has other levels, or a term has learned "
+                "something else, in another of them. Use one call per fit."
+            )
     source.want(columns)
     reader = Reader(list(columns.values()), infinite)
     rows = Rows(reader(source.frame, source.index), source.n_obs)

@@ -80,6 +80,7 @@ class Source:
                 )
             if name not in self._wanted:
                 self._wanted.append(name)
+                self._partitions = []  # were without it
 
     def parts(self) -> Iterator[nw.DataFrame[Any]]:
         """Give the wanted columns as narwhals frames, part by part."""

@@ -11,7 +11,7 @@ from scipy import linalg
 
 from causalrm.core.errors import ConvergenceError
 
-_MOST = 1e12  # damping at which a step is no longer worth an evaluation
+_MOST = 1e12  # damping from which on a step is no longer worth an evaluation
 
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray, np.ndarray]]
 
@@ -56,7 +56,8 @@ def _scaled(information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The matrix in units in which its diagonal is 1, and these units."""
     diagonal = np.abs(np.diag(information))
     d = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    return information * d[:, None] * d[None, :], d
+    with np.errstate(over="ignore", invalid="ignore"):
+        return information * d[:, None] * d[None, :], d
 
 
 def _solve(information: np.ndarray, score: np.ndarray, damping: float) -> np.ndarray | None:
@@ -65,7 +66,7 @@ def _solve(information: np.ndarray, score: np.ndarray, damping: float) -> np.nda
     scaled[np.diag_indices_from(scaled)] += damping
     try:
         factor = linalg.cho_factor(scaled)
-    except linalg.LinAlgError:
+    except (linalg.LinAlgError, ValueError):  # not positive definite, or beyond a double
         return None
     if np.diag(factor[0]).min() < 1e-9:
         return None
@@ -112,7 +113,9 @@ def maximize(
     """
     k = len(start)
     l2 = np.zeros(k) if ridge is None else np.asarray(ridge, dtype=float)
-    l1 = None if lasso is None or not np.any(lasso) else np.asarray(lasso, dtype=float)
+    l1 = None if lasso is None or not np.any(lasso) else np.array(lasso, dtype=float)
+    if l1 is not None:
+        l1[list(hold)] = 0.0
     theta = np.asarray(start, dtype=float).copy()
     value, score, hessian, meat = objective(theta)
     evaluations = 1
@@ -134,13 +137,15 @@ def maximize(
             gradient[i] = information[i, :] = information[:, i] = 0.0
             information[i, i] = 1.0
         step = None
-        while step is None:
+        while step is None and damping < _MOST:
             if l1 is None:
                 step = _solve(information, gradient, damping)
             else:
                 step = _lasso_step(information, gradient, theta, l1, damping)
             if step is None:
                 damping = max(4.0 * damping, 1e-3)
+        if step is None:
+            break
         if l1 is None:
             gain = 0.5 * float(gradient @ step)
         else:

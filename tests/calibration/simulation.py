@@ -1,7 +1,7 @@
 """Simulated scores with known calibration, and the coverage of every interval on them.
 
 Run as a script it writes the summary that `test_coverage.py` reads:
-python tests/calibration/simulation.py
+python -m tests.calibration.simulation 300
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def true_values(truth, size=1_000_000):
     }
 
 
-def coverage(n, truth, design, sets, n_boot=500, seed=0, measures=estimation.ORDER):
+def coverage(n, truth, design, sets, n_boot=500, seed=0, measures=estimation.ORDER, size=1_000_000):
     """Share of intervals that miss on either side, one row per measure."""
-    values = true_values(truth)
+    values = true_values(truth, size)
     misses = {}
     for i in range(sets):
         rng = np.random.default_rng([seed, n, i])
@@ -143,4 +143,4 @@ def main(sets):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)

@@ -47,7 +47,7 @@ def test_smooth_measures_cover_now():
         warnings.simplefilter("ignore")
         for design in simulation.DESIGNS:
             found = simulation.coverage(
-                300, "overconfident", design, 150, n_boot=0, measures=est.SMOOTH
+                300, "overconfident", design, 120, 0, 0, est.SMOOTH, size=100_000
             )
             assert found["coverage"].between(0.87, 1.0).all(), found
 

@@ -15,7 +15,7 @@ from causalrm.calibration import _kernels_curve as curve
 from causalrm.calibration import _kernels_rank as rank
 
 
-def brute_smooth_ece(y, p, w=None, points=20_001):
+def brute_smooth_ece(y, p, w=None, points=6_001):
     """Quadrature of the kernel sum over all rows and points, bisected in sigma."""
     w = np.ones_like(p) if w is None else w
     grid = np.linspace(0, 1, points)

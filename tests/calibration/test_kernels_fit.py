@@ -119,7 +119,7 @@ def calibration_rows(draw):
 
 
 @given(calibration_rows())
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_venn_abers_is_two_isotonic_fits_per_score(data):
     y, p = data
     t = rank.ties(y, p)

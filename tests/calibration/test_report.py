@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import causalrm.calibration as cal
-from causalrm.calibration.report import holm
+from causalrm.calibration.contrasts import holm
 from causalrm.core.errors import CausalRMWarning, DataError
 
 
@@ -216,3 +216,20 @@ def test_replicate_weights_in_a_report(data):
     assert (r.to_frame().query("term == 'brier'")["std_error"] > 0).all()
     assert (r.contrasts.query("term == 'brier'")["std_error"] > 0).all()
     assert "replicate" in r.assumptions[0].statement
+
+
+def test_missing_replies_are_counted_and_compared(data):
+    y, p, group = data
+    lost = np.random.default_rng(6).uniform(size=900) < np.where(y, 0.5, 0.33)
+    q = np.where(lost, np.nan, p)
+    with pytest.warns(CausalRMWarning, match=r"rows \(\d\d\.\d%\) have no score"):
+        r = cal.calibration_report(
+            y, q, groups=group, weights=np.ones(900), cluster=np.arange(900), n_boot=200
+        )
+    facts = r.diagnostics["unscored"]
+    assert facts["n"] == lost.sum() and facts["prevalence"] == pytest.approx(y[lost].mean())
+    assert r.n_obs == 900 - lost.sum()
+    assert r["brier"]["estimate"] == pytest.approx(np.mean((y[~lost] - p[~lost]) ** 2))
+    assert "Rows without a score" in str(r.summary())
+    with pytest.raises(DataError, match="two rows"):
+        cal.calibration_report(y, np.full(900, np.nan))

@@ -192,6 +192,7 @@ def test_formulas_that_cannot_be_read(text: str) -> None:
     [
         ("0", "at least one term"),
         ("-x - 1", "at least one term"),
+        ("x + `1`", "no column named '1'.*Rename"),
         ("2:x", r"no number as a factor.*I\(2 \* x\)"),
         ("nope", "column 'nope' for f.*Give one of: 'x', 'y'"),
         ("np.log(nope)", "no column 'nope'"),
@@ -311,6 +312,20 @@ def test_a_result_from_json_predicts(library: str) -> None:
     )
 
 
+def test_levels_that_are_no_text_survive_json() -> None:
+    frame = FRAME.assign(
+        cut=pd.cut(FRAME["x"], [-9, -1, 0, 1, 9]),
+        day=pd.Categorical(pd.Timestamp("2020-01-01") + pd.to_timedelta(FRAME["k"], "D")),
+        flag=FRAME["b"],
+        real=FRAME["k"] / 2,
+    )
+    design, x = encode("cut + day*C(flag) + C(real)", frame)
+    again = Design.from_dict(store.decode(json.loads(json.dumps(store.encode(design.to_dict())))))
+    assert again.columns[0].levels == design.columns[0].levels
+    _, rows = encode_new(frame, [again])
+    np.testing.assert_array_equal(again.encode(rows.columns, N), x)
+
+
 def damaged(change: Any) -> dict[str, Any]:
     state = json.loads(json.dumps(encode("bs(x, df=4) + g + z")[0].to_dict()))
     change(state)
@@ -368,6 +383,14 @@ def test_new_rows() -> None:
         encode_new(FRAME.drop(columns="y"), [design])
     with pytest.raises(DataError, match="held in memory .*map_partitions.* Convert"):
         encode_new(dd.from_pandas(FRAME, npartitions=2), [design])
+
+
+@pytest.mark.parametrize("text", ["g", "bs(x, df=4)"])
+def test_designs_of_several_fits_are_not_mixed(text: str) -> None:
+    first, other = encode(text)[0], encode(text, FRAME[FRAME["g"] != "a"])[0]
+    encode_new(FRAME, [first, encode(f"{text} + y")[0]], numbers=["x"])
+    with pytest.raises(DataError, match="designs of one fit.* Use one call per fit"):
+        encode_new(FRAME, [first, other])
 
 
 def test_new_rows_without_columns() -> None:

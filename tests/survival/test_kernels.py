@@ -230,7 +230,7 @@ def test_hazard_at_both_ends() -> None:
 
 
 def test_turning_point() -> None:
-    for c, kappa in ((0.6, 0.1), (0.9, -0.5), (-0.5, 3.0)):
+    for c, kappa in ((0.6, 0.1), (0.9, -0.5), (-0.5, 3.0), (-0.5, math.inf)):
         t = float(K.turning_point(np.array([-0.3]), np.array([c]), kappa)[0])
         near = t * np.array([0.99, 1.0, 1.01])
         h = K.curves(near, np.full(3, -0.3), np.zeros(3), np.full(3, c), kappa)[5]
