@@ -5,8 +5,8 @@ rows (compiled kernels, imports), then `repeats` times. The least CPU time count
 threads together. Memory is the peak of the first full run above what the process held before it,
 the rows included in what it held. Peers that are not installed are left out, and said so.
 
-    python benchmarks/calibration.py             # up to 1e7 rows; some minutes
-    python benchmarks/calibration.py --quick     # up to 1e5 rows
+    python benchmarks/calibration.py             # 1e3, 1e6 and 1e7 rows; some minutes
+    python benchmarks/calibration.py --quick     # 1e3 and 1e5 rows
 
 Writes benchmarks/results/calibration.csv and prints times, ratios and targets.
 """
@@ -199,7 +199,7 @@ def child(tool: str, job: str, n: int, repeats: int) -> dict[str, Any]:
 def main() -> None:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="up to 1e5 rows")
+    parser.add_argument("--quick", action="store_true", help="1e3 and 1e5 rows")
     parser.add_argument("--only", help="jobs whose name contains this")
     parser.add_argument("--child", nargs=4, metavar=("TOOL", "JOB", "N", "REPEATS"))
     args = parser.parse_args()
@@ -211,9 +211,7 @@ def main() -> None:
     limits = dict.fromkeys([*threads, "CAUSALRM_NUM_THREADS"], THREADS)
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    for n in ALL:
-        if args.quick and n > MIDDLE:
-            break
+    for n in [SMALL, MIDDLE] if args.quick else [SMALL, LARGE, HUGE]:
         repeats = {SMALL: 200, MIDDLE: 20, LARGE: 5, HUGE: 3}[n]
         for (tool, job), (_, sizes) in JOBS.items():
             if n not in sizes or tool in missing or (args.only and args.only not in job):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from causalrm.core.errors import DataError
+from causalrm.core.kernel import kernel
 from causalrm.core.parallel import blas_limit, n_threads
 
 BLOCK = 4096  # rows; a block of 20 columns stays in a core's second-level cache
@@ -26,6 +27,7 @@ _SPANS = 64  # at most so many partial sums are held for a part of the data
 Block = Mapping[str, np.ndarray]
 Sums = tuple[Any, ...]
 Function = Callable[..., Sums]
+Values = Callable[..., np.ndarray]
 
 
 def add(left: Sums | None, right: Sums) -> Sums:
@@ -83,6 +85,30 @@ def sum_columns(columns: Block, n: int, function: Function, args: tuple[Any, ...
     return out
 
 
+@kernel
+def _add_by_code(codes: np.ndarray, values: np.ndarray, out: np.ndarray) -> None:
+    for j in range(values.shape[0]):
+        for i in range(codes.size):
+            out[codes[i], j] += values[j, i]
+
+
+def group_columns(
+    columns: Block, n: int, function: Values, args: tuple[Any, ...], by: str, out: np.ndarray
+) -> None:
+    """Add the values (k, n) that `function` gives for rows to `out`, at the rows' codes."""
+
+    def task(a: int) -> np.ndarray:
+        block = {name: c[a : a + BLOCK] for name, c in columns.items()}
+        return np.ascontiguousarray(function(block, *args))
+
+    starts = range(0, n, BLOCK)
+    with blas_limit(1):
+        for first in range(0, len(starts), _SPANS):  # so many blocks of values are held at once
+            some = starts[first : first + _SPANS]
+            for a, values in zip(some, each(task, some), strict=True):
+                _add_by_code(np.asarray(columns[by][a : a + BLOCK]), values, out)
+
+
 class Rows:
     """Rows of checked columns, held in memory.
 
@@ -103,6 +129,30 @@ class Rows:
     def total(self, function: Function, *args: Any) -> Sums:
         """Sum of ``function(block, *args)`` over all blocks of rows."""
         return sum_columns(self.columns, self.n_obs, function, args)
+
+    def grouped(self, function: Values, by: str, n_groups: int, *args: Any) -> np.ndarray:
+        """Sums of the rows' values by group, without a matrix of all of them.
+
+        Parameters
+        ----------
+        function : callable
+            ``function(block, *args)`` gives an array of shape (k, rows).
+        by : str
+            Column of integer codes below `n_groups`.
+        n_groups : int
+
+        Returns
+        -------
+        ndarray of shape (n_groups, k)
+        """
+        out: np.ndarray | None = None
+        for _, columns in self.parts():
+            if out is None:
+                one = {name: c[:1] for name, c in columns.items()}
+                out = np.zeros((n_groups, len(function(one, *args))))
+            group_columns(columns, length(columns), function, args, by, out)
+        assert out is not None
+        return out
 
     def parts(self) -> Iterator[tuple[int, Block]]:
         """Give the first row number and the columns of each part, in order."""
@@ -190,6 +240,18 @@ class DaskRows(BatchRows):
             on_partitions(_sum_partition, self._partitions, self._read, function, args)
         )
 
+    def grouped(self, function: Values, by: str, n_groups: int, *args: Any) -> np.ndarray:
+        """Sums of the rows' values by group; see `Rows.grouped`."""
+        out: np.ndarray | None = None
+        parts = on_partitions(_group_partition, self._partitions, self._read, function, by, args)
+        for part in parts:
+            if part is not None:
+                codes, sums = part
+                out = np.zeros((n_groups, sums.shape[1])) if out is None else out
+                out[codes] += sums
+        assert out is not None
+        return out
+
     def _take(self, picks: np.ndarray) -> list[Block]:
         edges = np.cumsum([0, *self._sizes])
         places = np.searchsorted(picks, edges)
@@ -231,6 +293,17 @@ def _sum_partition(
     frame: Any, read: Callable[[Any], Block], function: Function, args: tuple[Any, ...]
 ) -> Sums | None:
     return sum_columns(read(frame), len(frame), function, args) if len(frame) else None
+
+
+def _group_partition(
+    frame: Any, read: Callable[[Any], Block], function: Values, by: str, args: tuple[Any, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    if not len(frame):
+        return None
+    columns = dict(read(frame))
+    codes, columns[by] = np.unique(columns[by], return_inverse=True)
+    sums = Rows(columns, len(frame)).grouped(function, by, len(codes), *args)
+    return codes, sums
 
 
 def _take_partition(

@@ -36,6 +36,11 @@ def in_worker() -> bool:
     return True
 
 
+@functools.cache
+def _cpus() -> int:
+    return int(joblib.cpu_count())
+
+
 def n_threads() -> int:
     """Return how many threads a sum over rows may use.
 
@@ -58,7 +63,7 @@ def n_threads() -> int:
         )
     if in_worker():
         return 1
-    return int(text) if text else int(joblib.cpu_count())
+    return int(text) if text else _cpus()
 
 
 def map[T, R](

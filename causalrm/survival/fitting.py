@@ -281,7 +281,7 @@ def covariances(
                 f"Expected at least two clusters in column {roles.cluster!r}, but saw "
                 f"{n_clusters}. Leave cluster out."
             )
-        (sums,) = rows.total(model.cluster_scores, optimum.theta, n_clusters)
+        sums = rows.grouped(model.scores, str(roles.cluster), n_clusters, optimum.theta)
         out["cluster"] = sandwich(bread, sums.T @ sums, n_clusters / (n_clusters - 1))
         df = float(n_clusters - 1)
         if n_clusters < _FEW_CLUSTERS:

@@ -12,7 +12,6 @@ import numpy as np
 from causalrm.core.blocks import Block
 from causalrm.core.design import Design
 from causalrm.core.errors import DataError
-from causalrm.core.inference import by_cluster
 from causalrm.core.linear import Predictors, pairs
 from causalrm.survival import _kernels as K
 from causalrm.survival.roles import Roles
@@ -214,12 +213,6 @@ class Model:
         w = self.weights(block)
         g = [rows[1 + i] if w is None else w * rows[1 + i] for i in self.active]
         return self.predictors.scores(xs, g)
-
-    def cluster_scores(self, block: Block, theta: np.ndarray, n_clusters: int) -> tuple[np.ndarray]:
-        """Scores summed by cluster, shape (n_clusters, k)."""
-        assert self.roles.cluster is not None
-        codes = np.asarray(block[self.roles.cluster])
-        return (by_cluster(codes, self.scores(block, theta), n_clusters),)
 
     def counts(self, block: Block) -> tuple[Any, ...]:
         """Rows by kind of observation, weights, and moments of log time, for starting values."""

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from causalrm import DataError
 from causalrm.core import blocks
 from causalrm.core import frame as frame_module
-from causalrm.core.blocks import BLOCK, BatchRows, Rows, add, each, length
+from causalrm.core.blocks import BLOCK, BatchRows, Block, Rows, add, each, length
 from causalrm.core.frame import Source, scan
 
 N = 20_000
@@ -258,3 +258,19 @@ def test_a_cluster_loses_a_worker(cluster: Any, tmp_path: Path) -> None:
     bad = FRAME.assign(x=np.where(FRAME.index == 15_000, np.nan, FRAME["x"]))
     with pytest.raises(DataError, match=r"1 of 20000 are missing \(first rows: 15000\)"):
         dask(bad)
+
+
+def test_grouped_sums_are_bincounts() -> None:
+    rng = np.random.default_rng(5)
+    n, groups = 20_000, 700
+    x, codes = rng.normal(size=n), rng.integers(groups, size=n)
+    rows = Rows({"x": x, "g": codes}, n)
+
+    def values(block: Block, a: float) -> np.ndarray:
+        return np.stack([a * block["x"], block["x"] ** 2])
+
+    sums = rows.grouped(values, "g", groups, 2.0)
+    expected = np.stack(
+        [np.bincount(codes, weights=w, minlength=groups) for w in (2 * x, x**2)], axis=1
+    )
+    np.testing.assert_allclose(sums, expected, rtol=1e-12, atol=1e-12)

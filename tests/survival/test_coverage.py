@@ -193,7 +193,7 @@ def test_the_stored_simulation_covers() -> None:
         _, truth = simulate(name, 10, np.random.SeedSequence(0))
         part = stored[stored["design"] == name].set_index("quantity")
         for quantity, value in truths(name, truth).items():
-            assert part.loc[quantity, "truth"] == pytest.approx(value, rel=1e-6)
+            assert part.loc[quantity, "truth"] == pytest.approx(value, rel=1e-5)
 
 
 def test_what_robust_covariances_are_for() -> None:
