@@ -76,7 +76,7 @@ def fitter(name: str):
     def fit(df):
         if name.endswith("GeneralizedGamma"):
             model = lifelines.GeneralizedGammaRegressionFitter(penalizer=0.0)
-            regressors = {p: FORMULA if p == "mu_" else "1" for p in ("mu_", "sigma_", "alpha_")}
+            regressors = {p: FORMULA if p == "mu_" else "1" for p in ("mu_", "sigma_", "lambda_")}
             model.fit(df, "time", event_col="event", regressors=regressors)
         else:
             model = lifelines.WeibullAFTFitter()
@@ -222,9 +222,11 @@ def main() -> None:
                 rows.append(run_r(n, repeats))
             else:
                 command = [sys.executable, __file__, "--child", name, str(n), str(repeats)]
-                out = subprocess.run(
-                    command, capture_output=True, text=True, check=True, env=limits()
-                )
+                out = subprocess.run(command, capture_output=True, text=True, env=limits())
+                if out.returncode:
+                    why = (out.stderr.splitlines() or ["no message"])[-1]
+                    print(f"{name:34s} {n:>10,} failed: {why}", flush=True)
+                    continue
                 rows.append(json.loads(out.stdout.splitlines()[-1]))
             last = rows[-1]
             print(f"{last['fit']:34s} {n:>10,} {last['seconds']:10.4f} s", flush=True)

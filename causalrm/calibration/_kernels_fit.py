@@ -19,10 +19,9 @@ _CELLS = 8192
 def logit(p: Floats, eps: float = 0.0) -> tuple[Floats, int]:
     """log(p/(1-p)) of scores clipped to [eps, 1-eps], and how many rows were clipped."""
     clipped = 0
-    if eps > 0.0:
+    if eps > 0.0 and p.size and (p.min() < eps or p.max() > 1.0 - eps):
         clipped = int(np.count_nonzero((p < eps) | (p > 1.0 - eps)))
-        if clipped:
-            p = np.clip(p, eps, 1.0 - eps)
+        p = np.clip(p, eps, 1.0 - eps)
     with np.errstate(divide="ignore"):
         out = p / (1.0 - p)
         return np.log(out, out=out), clipped
