@@ -2,8 +2,8 @@
 
 Every job runs in a process of its own, which makes simulated rows from a seed, runs once on few
 rows (compiled kernels, imports), then several times, for a second at least. The least CPU time
-counts; everybody has one thread. Memory is the peak of the first full run above what the
-process held before it, rows included. Peers that are not installed are left out, and said so.
+counts; everybody has one thread. Memory is the peak of the first full run beyond what the process
+held before it, which were the rows. Peers that are not installed are left out, and said so.
 
     python benchmarks/calibration.py             # 1e3, 1e6 and 1e7 rows; some minutes
     python benchmarks/calibration.py --quick     # 1e3 and 1e5 rows

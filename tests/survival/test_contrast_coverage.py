@@ -102,18 +102,14 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def check(summary: pd.DataFrame, level: float = 0.999) -> None:
-    """Coverage, bias and standard errors within Monte Carlo error.
-
-    Besides Monte Carlo error the bias may be a tenth of a standard deviation, and coverage one
-    percent off, as in finite samples they are.
-    """
+    """Coverage, bias and standard errors within the Monte Carlo error of that level."""
     z = stats.norm.ppf(0.5 + 0.5 * level)
     for row in summary.itertuples():
         m = row.replications
         where = f"{row.scenario}, {row.quantity}"
-        assert abs(row.bias_in_sd) < 0.1 + z / math.sqrt(m), where
-        assert abs(row.se_over_sd - 1) < 0.04 + z / math.sqrt(2 * m), where
-        assert abs(row.coverage - 0.95) < 0.01 + z * math.sqrt(0.95 * 0.05 / m), where
+        assert abs(row.bias_in_sd) < z / math.sqrt(m), where
+        assert abs(row.se_over_sd - 1) < z / math.sqrt(2 * m), where
+        assert abs(row.coverage - 0.95) < z * math.sqrt(0.95 * 0.05 / m), where
 
 
 def test_intervals_cover_in_few_replications() -> None:
