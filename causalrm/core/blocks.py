@@ -21,7 +21,7 @@ from causalrm.core.errors import DataError
 from causalrm.core.kernel import kernel
 from causalrm.core.parallel import blas_limit, n_threads
 
-BLOCK = 4096  # rows; a block of 20 columns stays in a core's second-level cache
+BLOCK = 8192  # rows; a block of 20 columns stays in a core's second-level cache
 _SPANS = 64  # at most so many partial sums are held for a part of the data
 
 Block = Mapping[str, np.ndarray]

@@ -94,72 +94,85 @@ def _hazard(big_a: float, s: float, k: float) -> tuple[float, ...]:
 
 @kernel
 def exact_rows(
-    z: np.ndarray,
-    big_a: np.ndarray,
-    s: np.ndarray,
-    em: np.ndarray,
-    g: np.ndarray,
-    lam: np.ndarray,
-    log_level: np.ndarray,
-    k: float,
+    time: np.ndarray,
     event: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    c: np.ndarray,
+    k: float,
     out: np.ndarray,
 ) -> None:
     """Log-likelihood of rows with an observed or right-censored time, with its derivatives.
 
+    All of it in one call: many short numpy calls would make threads wait for the interpreter.
+
     Parameters
     ----------
-    z : ndarray of shape (n,)
-        Standardised log times.
-    big_a, s, em : ndarray of shape (n,)
-        From `standard`.
-    g, lam : ndarray of shape (n,)
-        gamma and lambda.
-    log_level : ndarray of shape (n,)
-        log lambda + log gamma - log t.
-    k : float
+    time : ndarray of shape (n,)
     event : ndarray of shape (n,)
         1 for an event, 0 for a censored time.
+    a, b, c : ndarray of shape (n,)
+        log phi, log lambda, log gamma.
+    k : float
     out : ndarray of shape (15, n)
         Filled.
     """
     # One buffer with fixed offsets: LLVM then knows that stores do not touch the inputs, and
-    # vectorises the loop, which is three times faster.
+    # vectorises the second loop, which is three times faster.
     buffer = np.empty(23 * _TILE)
-    for start in range(0, z.size, _TILE):
-        m = min(_TILE, z.size - start)
+    limit = k == math.inf
+    nu = 0.0 if limit else math.log1p(k)
+    last_b, last_c, li, gi = 0.0, 0.0, 1.0, 1.0
+    for start in range(0, time.size, _TILE):
+        m = min(_TILE, time.size - start)
         for i in range(m):
-            buffer[i] = z[start + i]
-            buffer[_TILE + i] = big_a[start + i]
-        for i in range(m):
-            buffer[2 * _TILE + i] = s[start + i]
-            buffer[3 * _TILE + i] = em[start + i]
-        for i in range(m):
-            buffer[4 * _TILE + i] = g[start + i]
-            buffer[5 * _TILE + i] = lam[start + i]
-        for i in range(m):
-            buffer[6 * _TILE + i] = log_level[start + i]
-            buffer[7 * _TILE + i] = event[start + i]
+            r = start + i
+            if b[r] != last_b:
+                last_b = b[r]
+                li = math.exp(last_b)
+            if c[r] != last_c:
+                last_c = c[r]
+                gi = math.exp(last_c)
+            y = math.log(time[r])
+            z = gi * (y + a[r])
+            if limit:
+                ai = math.exp(z)
+                si = 0.0
+                ei = math.expm1(ai)
+            else:
+                u = z - nu
+                e = math.exp(-abs(u))
+                ai = max(u, 0.0) + math.log1p(e)
+                si = (1.0 if u >= 0.0 else e) / (1.0 + e)
+                ei = math.expm1(k * ai)
+            buffer[i] = z
+            buffer[_TILE + i] = ai
+            buffer[2 * _TILE + i] = si
+            buffer[3 * _TILE + i] = ei
+            buffer[4 * _TILE + i] = gi
+            buffer[5 * _TILE + i] = li
+            buffer[6 * _TILE + i] = b[r] + c[r] - y
+            buffer[7 * _TILE + i] = event[r]
         for i in range(m):
             zi, ai = buffer[i], buffer[_TILE + i]
             si, ei = buffer[2 * _TILE + i], buffer[3 * _TILE + i]
             gi, li = buffer[4 * _TILE + i], buffer[5 * _TILE + i]
             level, d = buffer[6 * _TILE + i], buffer[7 * _TILE + i]
-            c, cz, cn, czz, czn, cnn = _cumulative(ai, si, ei, k)
+            c0, cz, cn, czz, czn, cnn = _cumulative(ai, si, ei, k)
             h, hz, hn, hzz, hzn, hnn = _hazard(ai, si, k)
             lz = d * (1.0 + hz) - li * cz
             lzz = d * hzz - li * czz
             lzn = d * hzn - li * czn
-            buffer[8 * _TILE + i] = d * (level + zi + h) - li * c
+            buffer[8 * _TILE + i] = d * (level + zi + h) - li * c0
             buffer[9 * _TILE + i] = gi * lz
-            buffer[10 * _TILE + i] = d - li * c
+            buffer[10 * _TILE + i] = d - li * c0
             buffer[11 * _TILE + i] = d + zi * lz
             buffer[12 * _TILE + i] = d * hn - li * cn
             buffer[13 * _TILE + i] = gi * gi * lzz
             buffer[14 * _TILE + i] = -li * gi * cz
             buffer[15 * _TILE + i] = gi * lz + gi * zi * lzz
             buffer[16 * _TILE + i] = gi * lzn
-            buffer[17 * _TILE + i] = -li * c
+            buffer[17 * _TILE + i] = -li * c0
             buffer[18 * _TILE + i] = -li * zi * cz
             buffer[19 * _TILE + i] = -li * cn
             buffer[20 * _TILE + i] = zi * lz + zi * zi * lzz
@@ -169,6 +182,45 @@ def exact_rows(
             first = (8 + r) * _TILE
             for i in range(m):
                 out[r, start + i] = buffer[first + i]
+
+
+@kernel
+def weigh(
+    rows: np.ndarray, active: np.ndarray, w: np.ndarray, g: np.ndarray, out: np.ndarray
+) -> float:
+    """Weighted gradients and Hessian weights of the active parameters; returns the log-likelihood.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (15, n)
+        From `row_derivatives`.
+    active : ndarray of shape (m,)
+        Numbers of the parameters, increasing.
+    w : ndarray of shape (n,) or (1,)
+        Weights, or one for all.
+    g : ndarray of shape (m, n)
+        Filled with the gradients.
+    out : ndarray of shape (2, m (m + 1) / 2, n)
+        Filled with second derivatives and with products of gradients, by pair.
+    """
+    m, n = g.shape
+    step = 1 if w.size > 1 else 0
+    value = 0.0
+    for i in range(n):
+        value += w[step * i] * rows[0, i]
+    for p in range(m):
+        for i in range(n):
+            g[p, i] = w[step * i] * rows[1 + active[p], i]
+    slot = 0
+    for p in range(m):
+        for q in range(p, m):
+            first = active[p]
+            row = 5 + 4 * first - first * (first - 1) // 2 + active[q] - first
+            for i in range(n):
+                out[0, slot, i] = w[step * i] * rows[row, i]
+                out[1, slot, i] = g[p, i] * g[q, i]
+            slot += 1
+    return value
 
 
 @kernel
@@ -182,7 +234,7 @@ def add_entry(
     k: float,
     out: np.ndarray,
 ) -> None:
-    """Add H(entry) of rows seen only from `entry` on; arguments as in `exact_rows`."""
+    """Add H(entry) of rows seen only from `entry` on, z and what follows from it being of entry."""
     for i in range(z.size):
         if z[i] == -math.inf:  # under observation from the start
             continue
@@ -353,19 +405,15 @@ def row_derivatives(
     n = len(time)
     out = np.empty((15, n))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        g, lam = np.exp(c), np.exp(b)
-        y = np.log(time)
-        z = g * (y + a)
-        big_a, s, em = standard(z, kappa)
-        level = b + c
-        level -= y
-        exact_rows(z, big_a, s, em, g, lam, level, kappa, event, out)
+        exact_rows(time, event, a, b, c, kappa, out)
+        if upper is not None or entry is not None:
+            g, lam = np.exp(c), np.exp(b)
         if upper is not None:
             rows = np.flatnonzero(np.isfinite(upper))
             if rows.size:
-                zu = g * (np.log(upper) + a)
+                z, zu = g * (np.log(time) + a), g * (np.log(upper) + a)
                 interval_rows(
-                    rows, z, big_a, s, em, zu, *standard(zu, kappa), g, lam, kappa, out
+                    rows, z, *standard(z, kappa), zu, *standard(zu, kappa), g, lam, kappa, out
                 )
             right = np.flatnonzero(~np.isfinite(upper) & (time == 0))
             out[:, right] = 0.0  # censored at zero: nothing was seen

@@ -12,7 +12,7 @@ import numpy as np
 from causalrm.core.blocks import Block
 from causalrm.core.design import Design
 from causalrm.core.errors import DataError
-from causalrm.core.linear import Predictors, pairs
+from causalrm.core.linear import Predictors
 from causalrm.survival import _kernels as K
 from causalrm.survival.roles import Roles
 
@@ -185,19 +185,12 @@ class Model:
             return refused
         xs, rows = self._derivatives(block, theta)
         w = self.weights(block)
-        with np.errstate(invalid="ignore"):  # a weight of 0 where the likelihood is 0
-            if w is not None:
-                rows *= w
-        value = float(rows[0].sum())
+        m, n = len(self.active), rows.shape[1]
+        g, weights = np.empty((m, n)), np.empty((2, m * (m + 1) // 2, n))
+        value = K.weigh(rows, np.array(self.active), np.ones(1) if w is None else w, g, weights)
         if not math.isfinite(value):
             return refused
-        m = len(self.active)
-        g = rows[[1 + i for i in self.active]]
-        weights = np.empty((2, m * (m + 1) // 2, rows.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):  # far from the maximum; refused there
-            for slot, (i, j) in enumerate(pairs(m)):
-                weights[0, slot] = rows[K.SLOT[self.active[i], self.active[j]]]
-                np.multiply(g[i], g[j], out=weights[1, slot])
             hessian, meat = self.predictors.hessian(xs, weights)
             return value, self.predictors.score(xs, list(g)), hessian, meat
 
