@@ -139,6 +139,7 @@ class CalibrationReport(Result):
         """Return all of it as a table."""
         frame = self.to_frame(level)
         shown = ["term", "estimate", "std_error", "p_value", "conf_low", "conf_high", "corrected"]
+        everybody = frame.loc[frame["group"] == "all", shown]
         first = self.groups.iloc[0]
         sections = [
             Section(
@@ -148,7 +149,7 @@ class CalibrationReport(Result):
                     ("Options", ", ".join(f"{a} = {b}" for a, b in self.call["options"].items())),
                 )
             ),
-            section(frame.loc[frame["group"] == "all", shown], "Measures", self.level),
+            section(everybody.reset_index(drop=True), "Measures", self.level),
         ]
         if len(self.groups) > 1:
             key = frame[frame["term"].isin(KEY)]
