@@ -137,10 +137,10 @@ def summarise(
     if kappa < 0:
         total, gradient = rows.total(cure_sums, model, theta)
         mean = total / n
-        cloglog = math.log(-math.log(mean)) if 0 < mean < 1 else math.nan
-        slope = gradient / n / (mean * math.log(mean))
-        out["cure"] = {"cloglog": cloglog, "gradient": slope}
-        diagnostics.update(_follow_up(block, model, theta))
+        if 0 < mean < 1:  # kappa just below 0 can leave nothing that a double holds
+            slope = gradient / n / (mean * math.log(mean))
+            out["cure"] = {"cloglog": math.log(-math.log(mean)), "gradient": slope}
+            diagnostics.update(_follow_up(block, model, theta))
     return out
 
 

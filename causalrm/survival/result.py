@@ -112,13 +112,14 @@ class SurvivalResult(LikelihoodResult):
         """
         if self.cure is None:
             raise DataError(
-                f"Expected kappa below 0 for a cure fraction, but it is {self.kappa:.4g}: under "
-                "this fit everybody has the event in the end."
+                f"Expected kappa clearly below 0 for a cure fraction, but it is {self.kappa:.4g}: "
+                "under this fit everybody has the event in the end."
             )
         x, gradient = float(self.cure["cloglog"]), np.asarray(self.cure["gradient"])
         sd = math.sqrt(max(float(gradient @ self._covariance() @ gradient), 0.0))
         z = quantile(level, self._df)
-        low, high = (math.exp(-math.exp(x + s * z * sd)) for s in (1, -1))
+        with np.errstate(over="ignore"):
+            low, high = (float(np.exp(-np.exp(x + s * z * sd))) for s in (1, -1))
         p = math.exp(-math.exp(x))
         se = math.exp(x) * p * sd
         return Estimate(p, se, low, high, level, "cure fraction")

@@ -142,7 +142,7 @@ def test_cure_fraction(cured: pd.DataFrame, roles: dict[str, str]) -> None:
 def test_no_cure_fraction(data: pd.DataFrame) -> None:
     model = fit(data, kappa="weibull")
     for ask in (model.result_.cure_fraction, lambda: model.predict_cure(data)):
-        with pytest.raises(crm.DataError, match="kappa below 0"):
+        with pytest.raises(crm.DataError, match="kappa (clearly )?below 0"):
             ask()
 
 
@@ -415,3 +415,16 @@ def test_real_data_are_fitted_without_a_doubt() -> None:
     assert not result.warnings and result.diagnostics["condition_number"] < 1e4
     names = {a.name for a in result.assumptions}
     assert {"distribution", "covariates", "censoring", "independence"} <= names
+
+
+def test_a_cure_fraction_too_small_for_a_double() -> None:
+    rng = np.random.default_rng(3)
+    n = 400
+    trt = rng.integers(0, 2, n)
+    t = rng.exponential(size=n) ** 0.8 * np.exp(0.3 * trt)
+    rows = pd.DataFrame({"time": t, "event": 1, "trt": trt})
+    result = crm.SurvivalRegression(phi="trt", kappa=-1e-4).fit(rows, time="time", event="event")
+    assert result.result_.cure is None
+    assert "Cure fraction" not in str(result.summary())
+    with pytest.raises(crm.DataError, match="clearly below 0"):
+        result.result_.cure_fraction()
