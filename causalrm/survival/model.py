@@ -194,12 +194,6 @@ class Model:
             hessian, meat = self.predictors.hessian(xs, weights)
             return value, self.predictors.score(xs, list(g)), hessian, meat
 
-    def values(self, block: Block, theta: np.ndarray) -> tuple[float]:
-        """Log-likelihood of a block."""
-        rows = self._derivatives(block, theta)[1]
-        w = self.weights(block)
-        return (float((rows[0] if w is None else w * rows[0]).sum()),)
-
     def scores(self, block: Block, theta: np.ndarray) -> np.ndarray:
         """Weighted score of each row, shape (k, n), in internal coefficients."""
         xs, rows = self._derivatives(block, theta)
