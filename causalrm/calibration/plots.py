@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -15,6 +16,10 @@ from causalrm.core.format import percent
 
 if TYPE_CHECKING:
     from causalrm.calibration.report import CalibrationReport
+
+
+HAS_REFERENCE = ("observed_expected", "calibration_slope", "calibration_in_the_large")
+XLABELS = {"ece": "ECE", "auc": "AUC", "observed_expected": "observed / expected", "ici": "ICI"}
 
 
 class CalibrationPlots:
@@ -40,7 +45,7 @@ class CalibrationPlots:
 
         The step is the isotonic curve; the grey band holds it where the score is calibrated.
         The line is the loess curve with its pointwise interval, one per group where there are
-        groups. Bars at the bottom are the scores' histogram.
+        groups, dotted for small ones. Bars at the bottom are the scores' histogram.
 
         Parameters
         ----------
@@ -53,7 +58,8 @@ class CalibrationPlots:
         matplotlib.axes.Axes
         """
         r = self._report
-        ax = plotting.axes(ax, height=5.2)
+        alone = ax is None
+        ax = plotting.axes(ax, height=5.8)
         every = r.curve[r.curve["group"] == "all"]
         ax.plot([0, 1], [0, 1], color=plotting.GREY, linewidth=1.0, linestyle=(0, (4, 3)))
         shown = percent(r.level)
@@ -75,10 +81,12 @@ class CalibrationPlots:
             label="isotonic",
         )
         names = [g for g in r.curve["group"].unique() if g != "all"] if groups else []
+        small = set(r.groups.loc[r.groups["note"] != "", "group"])
         if names:
             for i, name in enumerate(names):
                 part = r.curve[r.curve["group"] == name]
-                ax.plot(part["p"], part["loess"], color=plotting.color(i), label=name)
+                dash, label = (":", f"{name} (small)") if name in small else ("-", name)
+                ax.plot(part["p"], part["loess"], dash, color=plotting.color(i), label=label)
         else:
             ax.plot(every["p"], every["loess"], color=plotting.color(0), label="loess")
             if every["conf_low"].notna().all():
@@ -102,7 +110,10 @@ class CalibrationPlots:
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         ax.set_xlabel("Score")
         ax.set_ylabel("Share with outcome 1")
-        ax.legend(frameon=False, loc="upper left", fontsize="small")
+        look: dict[str, Any] = {"loc": "upper left"}
+        if alone:  # beneath, as curves that are far off cross every corner
+            look = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": 2}
+        ax.legend(frameon=False, fontsize="small", **look)
         return ax
 
     def decision_curve(self, ax: Axes | None = None) -> Axes:
@@ -116,18 +127,32 @@ class CalibrationPlots:
         d = r.decision
         ax = plotting.axes(ax)
         ax.plot(d["threshold"], d["estimate"], color=plotting.color(0), label="score")
-        plotting.band(ax, d["threshold"], d["conf_low"], d["conf_high"], color=plotting.color(0))
+        plotting.band(
+            ax,
+            d["threshold"],
+            d["conf_low"],
+            d["conf_high"],
+            color=plotting.color(0),
+            label=f"{percent(r.level)} interval",
+        )
         ax.plot(d["threshold"], d["treat_all"], color=plotting.color(1), label="treat all")
         plotting.reference(ax, y=0.0)
-        top = max(float(d["conf_high"].max()), 0.01)
-        ax.set_ylim(-0.3 * top, 1.05 * top)
+        # Not the band: at the highest thresholds, where hardly a row is left, it is wide.
+        top = max(float(d["estimate"].max()), float(d["treat_all"].max()), 0.01)
+        ax.set_ylim(-0.3 * top, 1.2 * top)
         ax.set_xlabel("Threshold")
         ax.set_ylabel("Net benefit")
         ax.legend(frameon=False)
         return ax
 
-    def decomposition(self, ax: Axes | None = None) -> Axes:
+    def decomposition(self, ax: Axes | None = None, groups: bool = True) -> Axes:
         """Draw miscalibration, discrimination and uncertainty with intervals.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        groups : bool
+            Draw those of the groups, too.
 
         Returns
         -------
@@ -140,7 +165,7 @@ class CalibrationPlots:
             "unc": "UNC, uncertainty",
         }
         frame = self._report.estimates
-        frame = frame[frame["term"].isin(names)]
+        frame = frame[frame["term"].isin(names) & (groups | (frame["group"] == "all"))]
         place = {name: i for i, name in enumerate((*frame["group"].unique(), *names))}
         frame = frame.sort_values(["group", "term"], key=lambda x: x.map(place))
         labels = [names[t] for t in frame["term"]]
@@ -171,26 +196,36 @@ class CalibrationPlots:
         if frame.empty:
             raise DataError(f"The report has no measure {term!r}.")
         labels = frame["group"].tolist()
-        null = frame["if_calibrated"].iloc[0] if term in ("observed_expected",) else None
-        if term in ("calibration_slope", "calibration_in_the_large"):
-            null = frame["if_calibrated"].iloc[0]
+        null = frame["if_calibrated"].iloc[0] if term in HAS_REFERENCE else None
         frame = frame.drop(columns="group")
         return plotting.forest(
-            ax, frame, labels=labels, reference_at=null, xlabel=term.replace("_", " ")
+            ax,
+            frame,
+            labels=labels,
+            reference_at=null,
+            xlabel=XLABELS.get(term, term.replace("_", " ")),
         )
 
     def images(self) -> list[tuple[str, str]]:
         """Return (title, PNG as a data address) of the plots that belong into a page."""
-        kinds = [("Reliability curve", self.curve), ("Decision curve", self.decision_curve)]
-        kinds.append(("Decomposition of the Brier score", self.decomposition))
+        kinds: list[tuple[str, Any]] = [
+            ("Reliability curve", self.curve),
+            ("Decision curve", self.decision_curve),
+            ("Parts of the Brier score", partial(self.decomposition, groups=False)),
+        ]
         if self._report.groups.shape[0] > 1:
-            kinds.append(("Expected calibration error by group", self.groups))
+            kinds += [
+                ("Observed over expected by group", partial(self.groups, term="observed_expected")),
+                ("Calibration slope by group", partial(self.groups, term="calibration_slope")),
+                ("Calibration error by group", self.groups),
+                ("Discrimination by group", partial(self.groups, term="auc")),
+            ]
         out = []
         for title, draw in kinds:
             figure = draw(None).get_figure(root=True)
             assert figure is not None
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=110)
+            figure.savefig(buffer, format="png", dpi=150)
             plt.close(figure)
             text = base64.b64encode(buffer.getvalue()).decode("ascii")
             out.append((title, f"data:image/png;base64,{text}"))

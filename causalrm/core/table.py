@@ -309,7 +309,7 @@ def section(frame: pd.DataFrame, heading: str = "", level: float = 0.95) -> Sect
             cell = ("r", family[name])
         elif pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
             cell = ("l", ["" if pd.isna(v) else str(v) for v in values])
-        elif name == "p_value":
+        elif name in ("p_value", "p_adjusted"):
             cell = ("r", [text_of_p(v) for v in values])
         elif name == "statistic":
             cell = ("r", [number(v, 2) for v in values])

@@ -72,10 +72,13 @@ pd.concat(tables).round(4)
 
 # %%
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.8), layout="constrained", sharey=True)
 for ax, (name, report) in zip(axes, reports.items(), strict=True):
     report.plot(ax=ax)
     ax.set_title(name)
+    if name != "one reply":
+        ax.get_legend().remove()
+        ax.set_ylabel("")
 
 # %%
 # Neither the models nor the crowd are perfectly calibrated, and they err in opposite directions:
@@ -115,7 +118,7 @@ print(
 versus = cal.compare(y, {name: questions[name] for name in ("crowd", "models")})
 against = versus.to_frame().set_index("term")
 for pair, verdict in versus.diagnostics["drives"].items():
-    print(f"Brier score, {pair}: {verdict}")
+    print(f"Brier score, {pair}:\n  {verdict}")
 against.loc[["brier", "auc", "ece", "mcb"], shown[:3] + ["p_value"]].round(4)
 
 # %%
@@ -190,7 +193,7 @@ pd.DataFrame(rows, columns=columns).set_index(["forecaster", "map"]).round(4)
 
 after = cal.compare(y, {"crowd": crowd, "models": models, "Platt": recalibrated["models", "Platt"]})
 for pair, verdict in after.diagnostics["drives"].items():
-    print(f"Brier score, {pair}: {verdict}")
+    print(f"Brier score, {pair}:\n  {verdict}")
 print()
 print("Platt - models:", pooled(by_date(recalibrated["models", "Platt"], models)))
 print("Platt - crowd: ", pooled(by_date(recalibrated["models", "Platt"], crowd)))
