@@ -94,7 +94,11 @@ class Source:
     def _batches(self) -> Iterator[Any]:
         import pyarrow as pa
 
-        for batch in self._data.to_batches(columns=self._wanted, batch_size=_BATCH):
+        # Read little ahead: pyarrow's default holds some 16 batches of several files in memory
+        batches = self._data.to_batches(
+            columns=self._wanted, batch_size=_BATCH, batch_readahead=2, fragment_readahead=1
+        )
+        for batch in batches:
             if batch.num_rows:
                 yield _without_appearance(pa.Table.from_batches([batch]))
 

@@ -1,5 +1,7 @@
 """Data sets: `load_*` from installed packages, `fetch_*` from public files, `make_*` simulated.
 
+Tables of a few published counts are written out here, and loaded without a download.
+
 Frames of one kind name their columns alike: `time` and `event` (1 seen, 0 censored), `entry`
 where observation starts late, `lower` and `upper` where a time is known up to an interval.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from causalrm.datasets._acs_like import AcsLikeTruth, make_acs_like
 from causalrm.datasets._forecasts import fetch_folktexts, fetch_llm_forecasts
+from causalrm.datasets._preferences import PreferenceTruth, make_preferences
 from causalrm.datasets._public import fetch_e1684
 from causalrm.datasets._simulated import Simulated
 from causalrm.datasets._survival import (
@@ -21,22 +24,40 @@ from causalrm.datasets._survival import (
     load_waltons,
 )
 from causalrm.datasets._survival_simulator import SurvivalTruth, make_survival
+from causalrm.datasets._votes import (
+    fetch_alpaca_leaderboard,
+    fetch_alpaca_length,
+    fetch_food,
+    fetch_llmfao,
+    load_baseball,
+    load_citations,
+    load_puddings,
+)
 
 __all__ = [
     "AcsLikeTruth",
+    "PreferenceTruth",
     "Simulated",
     "SurvivalTruth",
+    "fetch_alpaca_leaderboard",
+    "fetch_alpaca_length",
     "fetch_e1684",
     "fetch_folktexts",
+    "fetch_food",
     "fetch_llm_forecasts",
+    "fetch_llmfao",
+    "load_baseball",
+    "load_citations",
     "load_diabetes",
     "load_gbsg2",
     "load_kidney_transplant",
     "load_larynx",
     "load_lung",
     "load_multicenter_aids_cohort",
+    "load_puddings",
     "load_rossi",
     "load_waltons",
     "make_acs_like",
+    "make_preferences",
     "make_survival",
 ]
