@@ -23,7 +23,7 @@ help:
 	@echo "make demo       a survival analysis of real patients: tables here, figures in demo-results/"
 	@echo "make test       every test that is not marked slow, and the examples in the docstrings"
 	@echo "make test-slow  the simulation studies"
-	@echo "make test-transformers  the backend for local models, in an environment with torch"
+	@echo "make test-transformers  what needs torch: local models, networks as reward heads"
 	@echo "make lint       ruff, mypy --strict, import-linter"
 	@echo "make docs       the documentation, in docs/_build/html; runs every example"
 	@echo "make bench      the benchmarks, in an environment of their own"
@@ -39,7 +39,7 @@ test-slow: $(READY)
 	$(PYTEST) -m slow
 
 test-transformers: $(TORCH_READY)
-	$(ONE_THREAD) $(TORCH_PY) -m pytest tests/llm/test_transformers.py
+	$(ONE_THREAD) $(TORCH_PY) -m pytest tests/llm/test_transformers.py tests/preference/test_network.py
 
 lint: $(READY)
 	$(PY) -m ruff check .

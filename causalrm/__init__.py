@@ -11,10 +11,16 @@ __version__ = "0.1.0"
 
 # A public name stands in two lists, which a test compares: here for type checkers ...
 if TYPE_CHECKING:
+    from causalrm import augment as augment
     from causalrm import calibration as calibration
     from causalrm import datasets as datasets
     from causalrm import llm as llm
+    from causalrm import preference as preference
     from causalrm import survival as survival
+    from causalrm import text as text
+    from causalrm.augment import CausalAugmenter as CausalAugmenter
+    from causalrm.augment import ConfidenceFilter as ConfidenceFilter
+    from causalrm.augment import RobustRewardModel as RobustRewardModel
     from causalrm.calibration import CalibrationReport as CalibrationReport
     from causalrm.calibration import ColumnText as ColumnText
     from causalrm.calibration import RiskScorer as RiskScorer
@@ -35,15 +41,29 @@ if TYPE_CHECKING:
     from causalrm.core.result import Result as Result
     from causalrm.core.table import Table as Table
     from causalrm.core.table import table as table
+    from causalrm.preference import BradleyTerry as BradleyTerry
+    from causalrm.preference import BradleyTerryResult as BradleyTerryResult
+    from causalrm.preference import GeneralPreference as GeneralPreference
+    from causalrm.preference import GeneralPreferenceResult as GeneralPreferenceResult
+    from causalrm.preference import PreferenceRewardModel as PreferenceRewardModel
+    from causalrm.preference import RewardResult as RewardResult
+    from causalrm.preference import Thurstone as Thurstone
+    from causalrm.preference import ThurstoneResult as ThurstoneResult
     from causalrm.survival import SurvivalRegression as SurvivalRegression
     from causalrm.survival import SurvivalResult as SurvivalResult
 
 # ... and here, name to module, for Python. A package is its own name's module.
 _PUBLIC = {
+    "augment": "causalrm.augment",
     "calibration": "causalrm.calibration",
     "datasets": "causalrm.datasets",
     "llm": "causalrm.llm",
+    "preference": "causalrm.preference",
     "survival": "causalrm.survival",
+    "text": "causalrm.text",
+    "CausalAugmenter": "causalrm.augment",
+    "ConfidenceFilter": "causalrm.augment",
+    "RobustRewardModel": "causalrm.augment",
     "CalibrationReport": "causalrm.calibration",
     "ColumnText": "causalrm.calibration",
     "RiskScorer": "causalrm.calibration",
@@ -64,6 +84,14 @@ _PUBLIC = {
     "Result": "causalrm.core.result",
     "Table": "causalrm.core.table",
     "table": "causalrm.core.table",
+    "BradleyTerry": "causalrm.preference",
+    "BradleyTerryResult": "causalrm.preference",
+    "GeneralPreference": "causalrm.preference",
+    "GeneralPreferenceResult": "causalrm.preference",
+    "PreferenceRewardModel": "causalrm.preference",
+    "RewardResult": "causalrm.preference",
+    "Thurstone": "causalrm.preference",
+    "ThurstoneResult": "causalrm.preference",
     "SurvivalRegression": "causalrm.survival",
     "SurvivalResult": "causalrm.survival",
 }

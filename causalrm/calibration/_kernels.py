@@ -38,41 +38,47 @@ def bad_rows(y: Floats, p: Floats) -> tuple[int, int]:
 
 def log_loss(y: Floats, p: Floats) -> Floats:
     """Minus log probability of the outcome; infinite for a certain miss."""
-    q = y * p
-    q += (1.0 - y) * (1.0 - p)
+    q = 1.0 - y
+    q -= p
+    np.abs(q, out=q)  # p where y = 1, else 1 - p
     with np.errstate(divide="ignore"):
         np.log(q, out=q)
     return np.negative(q, out=q)
 
 
-@kernel
+@kernel(reassociate=True)
 def _gram(y: Floats, p: Floats, loss: Floats, w: Floats, power: int) -> Floats:
-    # Upper triangle of sum w^power u u', u = (1, y, p, (y-p)^2, loss).
-    out = np.zeros((5, 5))
+    # Sum of w^power u u', u = (1, y, p, (y-p)^2, loss); sums in scalars stay in registers.
     unit = w.shape[0] == 0
+    n = y1 = p1 = s1 = l1 = yp = ys = yl = pp = ps = pl = ss = sl = ll = 0.0
     for i in range(p.shape[0]):
-        v = 1.0 if unit else w[i]
-        if power == 2:
-            v *= v
-        r = y[i] - p[i]
-        s = r * r
-        vy, vp, vs, vl = v * y[i], v * p[i], v * s, v * loss[i]
-        out[0, 0] += v
-        out[0, 1] += vy
-        out[0, 2] += vp
-        out[0, 3] += vs
-        out[0, 4] += vl
-        out[1, 2] += vy * p[i]
-        out[1, 3] += vy * s
-        out[1, 4] += vy * loss[i]
-        out[2, 2] += vp * p[i]
-        out[2, 3] += vp * s
-        out[2, 4] += vp * loss[i]
-        out[3, 3] += vs * s
-        out[3, 4] += vs * loss[i]
-        out[4, 4] += vl * loss[i]
-    out[1, 1] = out[0, 1]
-    return out
+        v = 1.0 if unit else w[i] ** power
+        a, b, c = y[i], p[i], loss[i]
+        r = (a - b) * (a - b)
+        va, vb, vr, vc = v * a, v * b, v * r, v * c
+        n += v
+        y1 += va
+        p1 += vb
+        s1 += vr
+        l1 += vc
+        yp += va * b
+        ys += va * r
+        yl += va * c
+        pp += vb * b
+        ps += vb * r
+        pl += vb * c
+        ss += vr * r
+        sl += vr * c
+        ll += vc * c
+    return np.array(
+        [
+            [n, y1, p1, s1, l1],
+            [y1, y1, yp, ys, yl],
+            [p1, yp, pp, ps, pl],
+            [s1, ys, ps, ss, sl],
+            [l1, yl, pl, sl, ll],
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,6 @@ def moments(
     total, weight2 = first[0, 0], second[0, 0]
     mean = first[0] / total
     if cluster is None:
-        second = np.triu(second) + np.triu(second, 1).T
         spread = (
             second
             - np.outer(mean, second[0])
@@ -162,7 +167,7 @@ class Spiegelhalter:
     n_informative: int
 
 
-@kernel
+@kernel(reassociate=True)
 def _spiegelhalter(y: Floats, p: Floats, w: Floats) -> tuple[float, float, int]:
     unit = w.shape[0] == 0
     top, var, count = 0.0, 0.0, 0
@@ -203,26 +208,29 @@ class Bins:
     square2: Floats  # sum w^2 r^2
 
 
-# Eight sets of sums, taken in turn: consecutive rows often fall into one bin, and each sum
-# would wait for the last. Unsigned indices spare the wrap-around of negative ones. `edges` ends
-# with one more edge above 1, for a score of exactly 1.
+# Four sets of sums, taken in turn: consecutive rows often fall into one bin, and each sum would
+# wait for the last. The set's last bin is for scores of exactly 1.
+
+
+@kernel(inline=True)
+def _equal_bin(x: float, edges: Floats) -> np.uint64:
+    # The product is never too low, even by rounding; unsigned indices spare the wrap-around.
+    b = np.uint64(np.int64(x * ((edges.shape[0] - 1) * (1.0 + 4e-16))))
+    return b - np.uint64(x < edges[b])
 
 
 @kernel
 def _bin_equal(y: Floats, p: Floats, edges: Floats) -> Floats:
-    k = edges.shape[0] - 2
-    out = np.zeros((8, k + 1, 4))
+    k = edges.shape[0] - 1
+    out = np.zeros((4, k + 1, 4))
     for i in range(p.shape[0]):
         x = p[i]
-        b = np.uint64(np.int64(x * k))
-        b += np.uint64(x >= edges[b + np.uint64(1)])
-        b -= np.uint64(x < edges[b])
-        m = np.uint64(i & 7)
+        cell = out[np.uint64(i & 3), _equal_bin(x, edges)]
         r = y[i] - x
-        out[m, b, 0] += 1.0
-        out[m, b, 1] += x
-        out[m, b, 2] += y[i]
-        out[m, b, 3] += r * r
+        cell[0] += 1.0
+        cell[1] += x
+        cell[2] += y[i]
+        cell[3] += r * r
     total = out.sum(axis=0)
     total[k - 1] += total[k]
     return total[:k]
@@ -230,15 +238,17 @@ def _bin_equal(y: Floats, p: Floats, edges: Floats) -> Floats:
 
 @kernel
 def _bin_residual(y: Floats, p: Floats, edges: Floats) -> Floats:
-    k = edges.shape[0] - 2
-    out = np.zeros((8, k + 1))
-    for i in range(p.shape[0]):
-        x = p[i]
-        b = np.uint64(np.int64(x * k))
-        b += np.uint64(x >= edges[b + np.uint64(1)])
-        b -= np.uint64(x < edges[b])
-        out[np.uint64(i & 7), b] += y[i] - x
-    total = out.sum(axis=0)
+    n, k = p.shape[0], edges.shape[0] - 1
+    a, b, c, d = np.zeros(k + 1), np.zeros(k + 1), np.zeros(k + 1), np.zeros(k + 1)
+    last = n - n % 4
+    for i in range(0, last, 4):
+        a[_equal_bin(p[i], edges)] += y[i] - p[i]
+        b[_equal_bin(p[i + 1], edges)] += y[i + 1] - p[i + 1]
+        c[_equal_bin(p[i + 2], edges)] += y[i + 2] - p[i + 2]
+        d[_equal_bin(p[i + 3], edges)] += y[i + 3] - p[i + 3]
+    for i in range(last, n):
+        a[_equal_bin(p[i], edges)] += y[i] - p[i]
+    total = a + b + c + d
     total[k - 1] += total[k]
     return total[:k]
 
@@ -297,7 +307,7 @@ def bins(y: Floats, p: Floats, edges: Floats, w: Floats | None = None) -> Bins:
     if k < 1 or edges[0] != 0.0 or edges[-1] != 1.0 or not (np.diff(edges) > 0).all():
         raise DataError(f"Bin edges must increase from 0 to 1; got {edges.tolist()[:6]} ...")
     if w is None and np.array_equal(edges, equal_edges(k)):
-        s = _bin_equal(y, p, np.append(edges, 2.0))
+        s = _bin_equal(y, p, edges)
         r = s[:, 2] - s[:, 1]
         return Bins(edges, s[:, 0], s[:, 0], s[:, 1], s[:, 2], s[:, 3], s[:, 0], r, s[:, 3])
     s = _bin_weighted(y, p, np.ones_like(p) if w is None else w, bin_index(p, edges), k)
@@ -311,13 +321,7 @@ def ece(b: Bins) -> float:
 
 def ece_equal(y: Floats, p: Floats, n_bins: int) -> float:
     """ECE on equal-width bins, unweighted, without the other sums."""
-    return float(np.abs(_bin_residual(y, p, np.append(equal_edges(n_bins), 2.0))).sum() / p.size)
-
-
-def mce(b: Bins) -> float:
-    """Maximum calibration error: largest abs(mean y - mean p) of a bin with weight."""
-    used = b.weight > 0.0
-    return float(np.max(np.abs(b.y - b.p)[used] / b.weight[used]))
+    return float(np.abs(_bin_residual(y, p, equal_edges(n_bins))).sum() / p.size)
 
 
 @dataclass(frozen=True)
@@ -329,25 +333,17 @@ class SquaredError:
     n_left_out: int  # bins with exactly one row
 
 
-def squared_error(b: Bins, within: bool = True) -> SquaredError:
+def squared_error(b: Bins) -> SquaredError:
     """Squared calibration error, debiased by the variance of each bin's mean residual.
 
-    Parameters
-    ----------
-    within : bool
-        True: the sample variance of y - p in the bin, unbiased for any scores on fixed bins.
-        False: that of y, the plug-in form of Kumar et al. (2019), unbiased only when the score
-        is constant inside a bin, else too low.
+    The variance is the sample variance of y - p in the bin, unbiased for any scores on fixed
+    bins; that of y alone (Kumar et al. 2019) is too low unless all scores of the bin are equal.
     """
     use = b.count >= 2.0
     n, weight = b.count[use], b.weight[use]
     gap = (b.y[use] - b.p[use]) / weight
-    if within:
-        spread = b.square2[use] - 2.0 * gap * b.residual2[use] + gap**2 * b.weight2[use]
-        var = spread / weight**2 * n / (n - 1.0)
-    else:
-        rate = b.y[use] / weight
-        var = rate * (1.0 - rate) * b.weight2[use] / weight**2 * n / (n - 1.0)
+    spread = b.square2[use] - 2.0 * gap * b.residual2[use] + gap**2 * b.weight2[use]
+    var = spread / weight**2 * n / (n - 1.0)
     share = weight / b.weight.sum()
     plain = float((share * gap**2).sum())
     left_out = int(np.count_nonzero(b.count == 1.0))
@@ -369,7 +365,7 @@ def _add_rows(
         out[d] += abs(r)
 
 
-@kernel
+@kernel(reassociate=True)
 def _spread(value: Floats, weight2: Floats) -> float:
     total = 0.0
     for k in range(value.shape[0]):

@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FEW = 20.0  # cells of fewer rows are simulated row by row
+_FITTED = 3.0  # parameters of the direction: two of a logistic curve, and what is added to it
 _EPS = 1e-6  # scores are clipped to it where the direction of the path needs a logit
 
 
@@ -165,10 +166,12 @@ def cluster_factor(
     residual = np.bincount(flat, weight * (y - p - gap[cell]), n_clusters * k)
     mass = np.bincount(flat, weight, n_clusters * k).reshape(n_clusters, k)
     mass = mass - mass.sum(axis=1, keepdims=True) * (c.weight / c.weight.sum())
+    # The gap was fitted to the same rows: residuals of a cluster are what leaving it out would
+    # leave (CR3), a cluster's leverage being its share of the weight for each parameter.
+    share = np.bincount(cluster, weight, n_clusters) / weight.sum()
+    residual = residual.reshape(n_clusters, k) / np.maximum(1.0 - _FITTED * share, 0.5)[:, None]
     scale = np.sqrt(n_clusters / max(n_clusters - 1, 1))
-    return Factor(
-        residual.reshape(n_clusters, k) * scale, mass * scale, float(max(n_clusters - 1, 1))
-    )
+    return Factor(residual, mass * scale, float(max(n_clusters - 1, 1)))
 
 
 def samples(

@@ -12,7 +12,8 @@ from causalrm.core.kernel import kernel
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_BLOCK = 1 << 14
+_BLOCK = 1 << 13
+_REACH = 1e-3  # a column of a smaller range says nothing about a coefficient
 _CELLS = 8192
 
 
@@ -32,7 +33,7 @@ class Logistic:
     """Maximum of a binomial likelihood with few columns.
 
     `status` is "ok", "separated" (the likelihood has no maximum) or "singular" (the columns are
-    not identified); the numbers are NaN unless it is "ok".
+    not identified, or one hardly varies); the numbers are NaN unless it is "ok".
     """
 
     coef: Floats  # (k,)
@@ -43,8 +44,20 @@ class Logistic:
 
 
 @kernel
-def _accumulate(
-    x: Floats,
+def _predictor(x: Floats, offset: Floats, coef: Floats, eta: Floats, small: Floats) -> None:
+    # The linear predictor and -|eta|.
+    known = offset.shape[0] > 0
+    for i in range(eta.shape[0]):
+        eta[i] = offset[i] if known else 0.0
+    for j in range(coef.shape[0]):
+        for i in range(eta.shape[0]):
+            eta[i] += coef[j] * x[j, i]
+    for i in range(eta.shape[0]):
+        small[i] = -abs(eta[i])
+
+
+@kernel
+def _pieces(
     eta: Floats,
     small: Floats,
     negative: Floats,
@@ -53,62 +66,35 @@ def _accumulate(
     positive2: Floats,
     out: Floats,
 ) -> None:
-    # `small` is exp(-|eta|). Adds the score to out[0], the lower triangle of the information
-    # to out[1:k+1] and, with squared weights, that of the sandwich's middle below it.
-    k, n = x.shape
-    meat = negative2.shape[0] > 0
-    for i in range(n):
-        other = 1.0 / (1.0 + small[i])
-        tail = small[i] * other  # the smaller of pi and 1 - pi; `other` is the larger
-        up = eta[i] > 0.0
-        pi = other if up else tail
-        rest = tail if up else other
-        first = positive[i] * rest - negative[i] * pi
-        second = (negative[i] + positive[i]) * tail * other
-        third = positive2[i] * rest * rest + negative2[i] * pi * pi if meat else 0.0
-        for j in range(k):
-            out[0, j] += first * x[j, i]
-            for m in range(j + 1):
-                both = x[j, i] * x[m, i]
-                out[1 + j, m] += second * both
-                if meat:
-                    out[1 + k + j, m] += third * both
-
-
-@kernel
-def _accumulate_two(
-    x0: Floats,
-    x1: Floats,
-    eta: Floats,
-    small: Floats,
-    negative: Floats,
-    positive: Floats,
-    negative2: Floats,
-    positive2: Floats,
-) -> tuple[float, float, float, float, float, float, float, float]:
-    # The same for two columns, with the sums in registers.
-    meat = negative2.shape[0] > 0
-    s0 = s1 = i00 = i10 = i11 = m00 = m10 = m11 = 0.0
+    # Per row what multiplies x in the score, and x x' in the information and in the sandwich's
+    # middle; `small` is exp(-|eta|).
+    first, second, third = out[0], out[1], out[2]
     for i in range(eta.shape[0]):
         other = 1.0 / (1.0 + small[i])
-        tail = small[i] * other
-        up = eta[i] > 0.0
-        pi = other if up else tail
-        rest = tail if up else other
-        a, b = x0[i], x1[i]
-        first = positive[i] * rest - negative[i] * pi
-        second = (negative[i] + positive[i]) * tail * other
-        s0 += first * a
-        s1 += first * b
-        i00 += second * a * a
-        i10 += second * a * b
-        i11 += second * b * b
-        if meat:
-            third = positive2[i] * rest * rest + negative2[i] * pi * pi
-            m00 += third * a * a
-            m10 += third * a * b
-            m11 += third * b * b
-    return s0, s1, i00, i10, i11, m00, m10, m11
+        tail = small[i] * other  # the smaller of pi and 1 - pi; `other` is the larger
+        pi = other if eta[i] > 0.0 else tail
+        rest = tail if eta[i] > 0.0 else other
+        first[i] = positive[i] * rest - negative[i] * pi
+        second[i] = (negative[i] + positive[i]) * tail * other
+        third[i] = positive2[i] * rest * rest + negative2[i] * pi * pi
+
+
+@kernel(reassociate=True)
+def _products(x: Floats, piece: Floats, n: int, out: Floats) -> None:
+    # Adds the score to out[0], the lower triangle of the information to out[1:k+1] and that of
+    # the sandwich's middle below it.
+    k = x.shape[0]
+    for j in range(k):
+        total = 0.0
+        for i in range(n):
+            total += piece[0, i] * x[j, i]
+        out[0, j] += total
+        for m in range(j + 1):
+            for part in range(1, 3):
+                total = 0.0
+                for i in range(n):
+                    total += piece[part, i] * x[j, i] * x[m, i]
+                out[1 + (part - 1) * k + j, m] += total
 
 
 def _sums(
@@ -124,37 +110,26 @@ def _sums(
     # sandwich's middle. A column that is None is a column of ones. Blocks stay in the
     # processor's cache.
     k, n = len(columns), negative.shape[0]
-    value = 0.0
+    value, none = 0.0, np.empty(0)
     out = np.zeros((1 + 2 * k, k))
-    none = np.empty(0)
-    x = np.ones((k, min(n, _BLOCK)))
+    x, work = np.ones((k, min(n, _BLOCK))), np.empty((5, min(n, _BLOCK)))
     for start in range(0, n, _BLOCK):
         rows = slice(start, min(start + _BLOCK, n))
-        size = rows.stop - start
         n0, n1 = negative[rows], positive[rows]
+        eta, small = work[3:, : n1.size]
         for j, column in enumerate(columns):
             if column is not None:
-                x[j, :size] = column[rows]
-        eta = np.zeros(size) if offset is None else offset[rows].copy()
-        for j in range(k):
-            eta += coef[j] * x[j, :size]
-        small = np.abs(eta)
-        np.negative(small, out=small)
+                x[j, : n1.size] = column[rows]
+        _predictor(x, none if offset is None else offset[rows], coef, eta, small)
         np.exp(small, out=small)
-        pair = (none, none) if squares is None else (squares[0][rows], squares[1][rows])
-        if k <= 2:
-            s0, s1, i00, i10, i11, m00, m10, m11 = _accumulate_two(
-                x[0, :size], x[k - 1, :size], eta, small, n0, n1, *pair
-            )
-            both = np.array([[s0, s1], [i00, 0.0], [i10, i11], [m00, 0.0], [m10, m11]])
-            out += both if k == 2 else both[[0, 1, 3], :1]
-        else:
-            _accumulate(x[:, :size], eta, small, n0, n1, *pair, out)
+        q0, q1 = (n0, n1) if squares is None else (squares[0][rows], squares[1][rows])
+        _pieces(eta, small, n0, n1, q0, q1, work)
+        _products(x, work, n1.size, out)
         if with_value:
             # log(1 + exp(eta)) = max(eta, 0) + log1p(exp(-|eta|))
             np.log1p(small, out=small)
             small += np.maximum(eta, 0.0)
-            value += float(n1 @ (eta - small) - n0 @ small)
+            value += float((n1 * eta - (n0 + n1) * small).sum())
     lower, middle = out[1 : 1 + k], out[1 + k :]
     return (
         value if with_value else float("nan"),
@@ -275,6 +250,11 @@ def logistic(
     n0, n1 = float(negative.sum()), float(positive.sum())
     if n0 <= 0.0 or n1 <= 0.0:
         return Logistic(nothing[0], nothing, nothing, 0, "separated")
+    ends = [(float(c.min()), float(c.max())) for c in columns if c is not None]
+    if len(ends) == k:  # no intercept: the distance from 0 counts
+        ends = [(min(low, 0.0), max(high, 0.0)) for low, high in ends]
+    if any(high - low < _REACH for low, high in ends):
+        return Logistic(nothing[0], nothing, nothing, 0, "singular")
     start = np.zeros(k)
     if negative.shape[0] > 4 * _CELLS:
         small = _aggregate(columns, negative, positive, offset)

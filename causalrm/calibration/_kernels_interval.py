@@ -153,6 +153,7 @@ class Statistic:
     extra: Floats
     truth: Callable[[float], float]  # value of the measure at gap c * m
     limit: float | None = None  # for a quantile: the share of weight allowed above `extra`
+    extreme: bool = False  # the value is that of one place, which noise may move
 
     def draws(self, c: float) -> Floats:
         """Simulated statistics at c, (B,)."""
@@ -174,6 +175,17 @@ def _row(x: Floats) -> Floats:
     return np.ascontiguousarray(x).reshape(1, -1)
 
 
+def _refined(s: Samples, linear: Floats, noise: Floats) -> Floats:
+    # How linear functions of the residuals (K, J) should differ from those of the gap. Where
+    # the gap fits them no worse than noise would, not at all; the worse it fits, the more the
+    # direction follows the functions themselves, each shrunk towards zero by its own noise.
+    seen, fitted = s.cells.residual @ linear, (s.cells.weight * s.gap) @ linear
+    var = np.maximum(noise.var(axis=0), 1e-300)
+    share = min(max(float(((seen - fitted) ** 2 / var).mean()) - 1.0, 0.0), 1.0)
+    own = seen * np.maximum(1.0 - 2.0 * var / np.maximum(seen**2, 1e-300), 0.0)
+    return np.asarray(share * (own - fitted))
+
+
 def binned_statistic(s: Samples, edges: Floats, squared: bool = False) -> Statistic:
     """ECE, or the squared calibration error before its correction, on bins."""
     c = s.cells
@@ -184,7 +196,9 @@ def binned_statistic(s: Samples, edges: Floats, squared: bool = False) -> Statis
     member = member[:, (member * c.weight[:, None]).sum(axis=0) > 0.0]
     weight = total / (c.weight @ member) if squared else np.ones(member.shape[1])
     member /= total
-    once = (c.weight * s.gap) @ member
+    noise1 = s.noise1 @ member
+    refined = _refined(s, member, noise1)
+    once = (c.weight * s.gap) @ member + refined
     if squared:
         observed = float((weight * (c.residual @ member) ** 2).sum())
         size = float((weight * once**2).sum())
@@ -195,9 +209,9 @@ def binned_statistic(s: Samples, edges: Floats, squared: bool = False) -> Statis
     return Statistic(
         1 if squared else 0,
         observed,
-        s.shift @ member,
+        s.shift @ member + refined,
         s.noise0 @ member,
-        s.noise1 @ member,
+        noise1,
         _row(weight),
         np.empty(0),
         lambda x: size * x**power,
@@ -210,12 +224,13 @@ def curve_statistics(s: Samples, smoother: Floats) -> dict[str, Statistic]:
     gap = smoother @ (c.residual / c.weight)
     noise0 = (s.noise0 / c.weight) @ smoother.T
     noise1 = noise0 if s.noise1 is s.noise0 else (s.noise1 / c.weight) @ smoother.T
-    shift, total = _row(smoother @ s.gap), float(c.weight.sum())
-    order = np.argsort(np.abs(s.gap))
+    once = smoother @ s.gap + _refined(s, smoother.T / c.weight[:, None], noise1)
+    shift, total = _row(once), float(c.weight.sum())
+    order = np.argsort(np.abs(once))
     below = np.cumsum(c.weight[order]) / total
     seen = np.argsort(np.abs(gap))
     below_seen = np.cumsum(c.weight[seen]) / total
-    size = float((np.abs(s.gap) * c.weight).sum()) / total
+    size = float((np.abs(once) * c.weight).sum()) / total
     out = {
         "ici": Statistic(
             0,
@@ -231,7 +246,7 @@ def curve_statistics(s: Samples, smoother: Floats) -> dict[str, Statistic]:
     for name, level in (("e50", 0.5), ("e90", 0.9), ("emax", 1.0)):
         goal = level * (1.0 - 1e-12)
         observed = float(np.abs(gap[seen[np.searchsorted(below_seen, goal)]]))
-        at = float(np.abs(s.gap[order[np.searchsorted(below, goal)]]))
+        at = float(np.abs(once[order[np.searchsorted(below, goal)]]))
         out[name] = Statistic(
             3,
             observed,
@@ -242,6 +257,7 @@ def curve_statistics(s: Samples, smoother: Floats) -> dict[str, Statistic]:
             np.array([observed * (1.0 + 1e-12)]),
             lambda x, at=at: at * x,  # type: ignore[misc]
             limit=1.0 - level,
+            extreme=True,
         )
     return out
 
@@ -266,6 +282,7 @@ def cumulative_statistic(s: Samples) -> Statistic:
         one,
         np.empty(0),
         lambda x: size * x,
+        extreme=True,
     )
 
 
@@ -301,11 +318,14 @@ def smooth_statistic(s: Samples, observed: float) -> Statistic:
 def corp_statistic(s: Samples, kind: int) -> Statistic:
     """MCB (4) or DSC (5) of the Brier score, or of the log score (6, 7)."""
     c = s.cells
-    pairs = np.arange(0, c.p.shape[0], 2 if c.weight.sum() > 40.0 * c.p.shape[0] else 1)
+    # Blocks of at least five rows: resampled single rows would be empty or tied, and ties leave
+    # the isotonic fit less to bend. Where cells hold many rows two make half the work.
+    rows = float(c.weight.sum() ** 2 / c.weight2.sum()) / c.p.shape[0]
+    step = 2 if rows > 40.0 else int(np.ceil(5.0 / max(rows, 5.0 / c.p.shape[0])))
+    start = np.arange(0, c.p.shape[0], step)
 
     def join(x: Floats) -> Floats:
-        # Where cells hold many rows every other boundary can go: half the work.
-        return np.asarray(np.add.reduceat(x, pairs, axis=-1))
+        return np.asarray(np.add.reduceat(x, start, axis=-1))
 
     weight = join(c.weight)
     p = join(c.weight * c.p) / weight
@@ -481,7 +501,13 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
         null_mean = float(at_point(0.0)[2].mean())
         if np.isfinite(centre):
             spread = float(at_point(centre)[2].std())
-    c_high = max(c_low, c_high)
-    return Inverted(
-        value(c_low), value(c_high), value(centre), spread, 1.0 - less, null_mean, centre
-    )
+    low, middle, high = value(c_low), value(centre), value(max(c_low, c_high))
+    if t.extreme and np.isfinite(centre):
+        # The bias of an extreme depends on the shape of the whole curve, which one path cannot
+        # vary: the error of its correction is taken to be as large as the correction. A lower
+        # limit above zero stays there, as the test of perfect calibration needs no shape.
+        doubt = float(ndtri(1.0 - 0.5 * alpha)) * abs(t.observed - middle)
+        high = min(middle + float(np.hypot(high - middle, doubt)), 1.0)
+        if low > 0.0:
+            low *= float(np.exp((middle - low - np.hypot(middle - low, doubt)) / low))
+    return Inverted(low, high, middle, spread, 1.0 - less, null_mean, centre)

@@ -32,32 +32,21 @@ class Ties:
         """Weight at each score."""
         return np.asarray(self.negative + self.positive)
 
-    @property
-    def residual(self) -> Floats:
-        """Sum of w (y - p) at each score."""
-        return np.asarray(self.positive - self.value * self.weight)
-
 
 @kernel
-def _ties_packed(key: Ints) -> tuple[Ints, Floats, Floats]:
-    n = key.shape[0]
-    bits = np.empty(n, np.int64)
-    negative = np.empty(n)
-    positive = np.empty(n)
-    k = 0
-    i = 0
-    while i < n:
-        value = key[i] >> 1
-        start = i
-        ones = 0
-        while i < n and key[i] >> 1 == value:
-            ones += key[i] & 1
-            i += 1
-        bits[k] = value
-        positive[k] = ones
-        negative[k] = i - start - ones
-        k += 1
-    return bits[:k], negative[:k], positive[:k]
+def _ties_packed(key: Ints, negative: Floats, positive: Floats) -> int:
+    # Sums so far are written at every row, without a branch that could be predicted wrongly.
+    last = k = -1
+    ones = zeros = 0.0
+    for i in range(key.shape[0]):
+        bits, one = key[i] >> 1, float(key[i] & 1)
+        new = bits != last
+        k += new
+        ones = one if new else ones + one
+        zeros = 1.0 - one if new else zeros + (1.0 - one)
+        key[k], negative[k], positive[k] = bits, zeros, ones
+        last = bits
+    return k + 1
 
 
 @kernel
@@ -86,18 +75,18 @@ def ties(y: Floats, p: Floats, w: Floats | None = None) -> Ties:
     one to make room for y and sorted as they are: no index, no second pass through memory.
     """
     if w is None:
-        key = (p + 0.0).view(np.int64)  # + 0.0 turns -0.0 into 0.0 and makes the copy
-        key <<= 1
-        key |= y.astype(np.int64)
+        key = p.view(np.int64) << 1  # which turns -0.0 into 0.0
+        key |= y > 0.5
         key.sort()
-        bits, negative, positive = _ties_packed(key)
-        value = bits.view(np.float64)
+        negative, positive = np.empty_like(p), np.empty_like(p)
+        k = _ties_packed(key, negative, positive)
+        value, negative, positive = key[:k].view(np.float64), negative[:k], positive[:k]
         return Ties(value, negative, positive, negative, positive)
     k, out = _ties_weighted(y, p, w, np.argsort(p))
     return Ties(*(row[:k] for row in out))
 
 
-@kernel
+@kernel(reassociate=True)
 def segment_sums(start: Ints, x: Floats) -> Floats:
     """Sums of x[start[j]:start[j+1]], shape (len(start) - 1,); empty segments have sum zero."""
     out = np.zeros(start.shape[0] - 1)
@@ -124,31 +113,30 @@ def tail(t: Ties, thresholds: Floats) -> Floats:
 
 @kernel
 def _auc(negative: Floats, positive: Floats, negative2: Floats, positive2: Floats) -> Floats:
-    total0 = negative.sum()
-    total1 = positive.sum()
-    below = 0.0
-    passed = 0.0
-    area = 0.0
-    square1 = 0.0
-    square0 = 0.0
-    linear1 = 0.0
-    linear0 = 0.0
-    for k in range(negative.shape[0]):
-        v10 = (below + 0.5 * negative[k]) / total0
-        v01 = (total1 - passed - 0.5 * positive[k]) / total1
-        area += positive[k] * v10
-        # Placements enter as their distance from 1: near AUC = 1 the squares keep their digits.
-        square1 += positive2[k] * (1.0 - v10) ** 2
-        linear1 += positive2[k] * (1.0 - v10)
-        square0 += negative2[k] * (1.0 - v01) ** 2
-        linear0 += negative2[k] * (1.0 - v01)
-        below += negative[k]
-        passed += positive[k]
-    out = np.empty(7)
-    out[0] = area / total1
-    out[1], out[2], out[3], out[4] = square1, linear1, square0, linear0
-    out[5], out[6] = positive2.sum(), negative2.sum()
-    return out
+    # Outcomes 0 meet the outcomes 1 below them, from the bottom; outcomes 1 the outcomes 0 above
+    # them, from the top. Near AUC = 1 these misplacements keep the digits that ranks would lose.
+    # A row per class: its weight, its squared weight, and the misplacements of the other class:
+    # their sum, and their sum and square by squared weight.
+    last = negative.shape[0] - 1
+    ones = ones2 = miss = linear0 = square0 = 0.0
+    zeros = zeros2 = linear1 = square1 = 0.0
+    for k in range(last + 1):
+        below = ones + 0.5 * positive[k]
+        part = negative2[k] * below
+        miss += negative[k] * below
+        linear0 += part
+        square0 += part * below
+        ones += positive[k]
+        ones2 += positive2[k]
+        above = zeros + 0.5 * negative[last - k]
+        part = positive2[last - k] * above
+        linear1 += part
+        square1 += part * above
+        zeros += negative[last - k]
+        zeros2 += negative2[last - k]
+    return np.array(
+        [[ones, ones2, miss, linear0, square0], [zeros, zeros2, miss, linear1, square1]]
+    )
 
 
 @dataclass(frozen=True)
@@ -165,19 +153,18 @@ def auc(t: Ties) -> Auc:
     With weights the variance is linearised: squared weights on the squared deviations of the
     placements, and w^2-effective sizes in place of the two class sizes.
     """
-    total1, total0 = float(t.positive.sum()), float(t.negative.sum())
-    if total1 <= 0.0 or total0 <= 0.0:
+    one, zero = _auc(t.negative, t.positive, t.negative2, t.positive2)
+    if not (one[0] > 0.0 and zero[0] > 0.0):
         return Auc(float("nan"), float("nan"))
-    area, sq1, lin1, sq0, lin0, w1, w0 = _auc(t.negative, t.positive, t.negative2, t.positive2)
-    miss = 1.0 - area
+    miss = float(one[2] / (one[0] * zero[0]))
     var = 0.0
-    for square, linear, w2, total in ((sq1, lin1, w1, total1), (sq0, lin0, w0, total0)):
+    for (total, w2, _, _, _), (other, _, _, linear, square) in ((one, zero), (zero, one)):
         size = total**2 / w2
         if size <= 1.0:
-            return Auc(float(area), float("nan"))
-        spread = square - 2.0 * miss * linear + miss**2 * w2
+            return Auc(1.0 - miss, float("nan"))
+        spread = square / other**2 - 2.0 * miss * linear / other + miss**2 * w2
         var += max(spread, 0.0) / total**2 * size / (size - 1.0)
-    return Auc(float(area), float(np.sqrt(var)))
+    return Auc(1.0 - miss, float(np.sqrt(var)))
 
 
 @kernel
@@ -239,27 +226,39 @@ def auc_influence(y: Floats, p: Floats, w: Floats | None = None) -> tuple[float,
 
 
 @kernel
-def _pav(weight: Floats, total: Floats) -> tuple[Ints, Floats, Floats]:
-    # A stack of blocks; each new value joins the blocks on top while they violate the order.
-    n = weight.shape[0]
-    start = np.empty(n, np.int64)
-    w = np.empty(n)
-    s = np.empty(n)
+def _pool(weight: Floats, total: Floats, start: Ints, w: Floats, s: Floats) -> int:
+    # Joins every run of means that do not rise: no block of the solution ends inside it. Sums so
+    # far are written at every value, without a branch that could be predicted wrongly.
+    k = -1
+    first = 0
+    last_a = last_b = sum_a = sum_b = 0.0
+    for i in range(weight.shape[0]):
+        a, b = weight[i], total[i]
+        rise = (last_b * a < b * last_a) | (i == 0)
+        k += rise
+        sum_a = a if rise else sum_a + a
+        sum_b = b if rise else sum_b + b
+        first = i if rise else first
+        start[k], w[k], s[k] = first, sum_a, sum_b
+        last_a, last_b = a, b
+    return k + 1
+
+
+@kernel
+def _pav(start: Ints, weight: Floats, total: Floats) -> int:
+    # A stack of blocks at the head of the arrays; each new value joins the blocks on top while
+    # they violate the order.
     top = -1
-    for i in range(n):
-        a = weight[i]
-        b = total[i]
-        first = i
-        while top >= 0 and s[top] * a >= b * w[top]:
-            a += w[top]
-            b += s[top]
+    for i in range(weight.shape[0]):
+        first, a, b = start[i], weight[i], total[i]
+        while top >= 0 and total[top] * a >= b * weight[top]:
+            a += weight[top]
+            b += total[top]
             first = start[top]
             top -= 1
         top += 1
-        start[top] = first
-        w[top] = a
-        s[top] = b
-    return start[: top + 1], w[: top + 1], s[: top + 1]
+        start[top], weight[top], total[top] = first, a, b
+    return top + 1
 
 
 @dataclass(frozen=True)
@@ -273,8 +272,10 @@ class Isotonic:
 
 def isotonic(weight: Floats, total: Floats) -> Isotonic:
     """Non-decreasing weighted least squares of total/weight, weights positive, in order."""
-    start, w, s = _pav(weight, total)
-    return Isotonic(start.copy(), w.copy(), s / w)
+    start, w, s = np.empty(weight.size, np.int64), np.empty_like(weight), np.empty_like(weight)
+    k = _pool(weight, total, start, w, s)
+    k = _pav(start[:k], w[:k], s[:k])
+    return Isotonic(start[:k].copy(), w[:k].copy(), s[:k] / w[:k])
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ def _entropy(weight: Floats, q: Floats) -> float:
     return -float((weight * np.where((q > 0.0) & (q < 1.0), h, 0.0)).sum())
 
 
-@kernel
+@kernel(reassociate=True)
 def _brier(value: Floats, negative: Floats, positive: Floats) -> float:
     total = 0.0
     for k in range(value.shape[0]):
@@ -317,7 +318,9 @@ def corp(t: Ties, fit: Isotonic, log_score: bool = False) -> Corp:
         score = _brier(t.value, t.negative, t.positive) / weight
         fitted = float((fit.weight * fit.value * (1.0 - fit.value)).sum()) / weight
         unc = rate * (1.0 - rate)
-    return Corp(score, score - fitted, unc - fitted, unc)
+    # DSC is zero for a single block and never negative, which rounding would not know.
+    dsc = max(unc - fitted, 0.0) if fit.value.size > 1 else 0.0
+    return Corp(score, score - fitted, dsc, unc)
 
 
 # --- the cumulative curve ----------------------------------------------------------------------

@@ -354,14 +354,6 @@ MCB_LOG = Norm(
 # --- DSC and UNC -------------------------------------------------------------------------------
 
 
-def dsc_draws(s: Scored, level: float, log_score: bool = False) -> tuple[float, Floats]:
-    """DSC on the cells, and centred draws of it at the median-unbiased point of the path."""
-    centre = inverted(MCB_LOG if log_score else MCB, s, level).centre
-    statistic = interval.corp_statistic(s.samples, 7 if log_score else 5)
-    centre = centre if math.isfinite(centre) else 1.0
-    return statistic.observed, statistic.draws(centre) - statistic.truth(centre)
-
-
 def dsc_value(s: Scored) -> float:
     """DSC of the Brier score alone."""
     return s.corp().dsc
@@ -373,11 +365,15 @@ def dsc(s: Scored, level: float, log_score: bool = False) -> Found:
     found = s.corp(log_score)
     if not s.n_boot:
         return Found(Estimate(found.dsc, NAN, NAN, NAN, level, name))
-    _, error = dsc_draws(s, level, log_score)
+    centre = inverted(MCB_LOG if log_score else MCB, s, level).centre
+    centre = centre if math.isfinite(centre) else 1.0
+    statistic = interval.corp_statistic(s.samples, 7 if log_score else 5)
+    draws = statistic.draws(centre)
     tail = (1.0 - level) / 2.0
-    low, high = found.dsc - np.quantile(error, [1.0 - tail, tail])
-    low, high = (float(min(max(x, 0.0), found.unc)) for x in (low, high))
-    return Found(Estimate(found.dsc, float(error.std()), low, high, level, name))
+    error = np.quantile(draws, [1.0 - tail, tail]) - statistic.truth(centre)
+    ends = statistic.observed - error
+    low, high = (float(min(max(x, 0.0), found.unc)) for x in ends)
+    return Found(Estimate(found.dsc, float(draws.std()), low, high, level, name))
 
 
 def unc(s: Scored, level: float, log_score: bool = False) -> Found:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from causalrm.calibration import estimation as est
 from causalrm.calibration.contrasts import group_contrasts, part_of, usable
 from causalrm.calibration.decision import decision_frame
 from causalrm.calibration.measures import noise_floor_of
+from causalrm.calibration.page import KEY, page
 from causalrm.calibration.scored import Scored, check_labels
 from causalrm.core.errors import DataError, warn
 from causalrm.core.inference import quantile
@@ -31,19 +32,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-KEY = ("observed_expected", "calibration_slope", "ece", "auc", "brier")
 SMALL_ROWS = 100
 SMALL_EVENTS = 10
-
-TRIPOD = (
-    ("12e", "Performance measures and plots: calibration, discrimination, clinical utility"),
-    ("12f", "Recalibration, where `Recalibrator` results are reported beside this report"),
-    ("14", "Fairness: performance in the groups given as `groups`"),
-    ("20b", "Outcome and score distributions: counts, histogram"),
-    ("23a", "Performance with confidence intervals, also for subgroups"),
-    ("23b", "Heterogeneity of performance between groups: contrasts with the rest"),
-)
-"""Items of the TRIPOD+AI checklist (Collins et al. 2024, BMJ 385:e078378) it speaks to."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -133,7 +123,7 @@ class CalibrationReport(Result):
                 lines.append((label, f"{d[key]:,}"))
         if d["empty_bins"]:
             lines.append(("Bins without rows", f"{d['empty_bins']:,}"))
-        return lines + [("Missing", text) for text in d["missing"]]
+        return lines + _gaps(d["missing"])
 
     def summary(self, level: float | None = None) -> Table:
         """Return all of it as a table."""
@@ -145,7 +135,7 @@ class CalibrationReport(Result):
             Section(
                 rows=(
                     ("Observations", f"{self.n_obs:,}"),
-                    ("Outcomes", f"{first['positive']:,.0f} of 1"),
+                    ("With outcome 1", f"{first['positive']:,.0f}"),
                     ("Options", ", ".join(f"{a} = {b}" for a, b in self.call["options"].items())),
                 )
             ),
@@ -181,25 +171,23 @@ class CalibrationReport(Result):
         path : str or pathlib.Path, optional
             Where to write it.
         """
-        figures = "\n".join(
-            f'<figure><img alt="{html.escape(title)}" src="{uri}"><figcaption>'
-            f"{html.escape(title)}</figcaption></figure>"
-            for title, uri in self.plot.images()
-        )
-        items = "\n".join(f"<li><b>{a}</b> {html.escape(b)}</li>" for a, b in TRIPOD)
-        versions = ", ".join(f"{a} {b}" for a, b in self.versions.items())
-        page = (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            "<title>Calibration report</title><style>body{font-family:sans-serif;"
-            "max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}"
-            "figure{margin:1em 0}</style></head><body>\n<h1>Calibration report</h1>\n"
-            f"{figures}\n{self.summary().to_html()}\n<h2>TRIPOD+AI items covered</h2>\n"
-            f"<ul>\n{items}\n</ul>\n<p>{html.escape(versions)}; random numbers from "
-            f"{self.entropy}.</p>\n</body></html>\n"
-        )
+        text = page(self)
         if path is not None:
-            Path(path).write_text(page, encoding="utf-8")
-        return page
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+
+def _gaps(missing: list[str]) -> list[tuple[str, str]]:
+    """Put what lacks a value or an interval together by group and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for text in missing:
+        parts = re.fullmatch(r"([\w ]+?)(?: in (.+?))?: (.*)", text, re.DOTALL)
+        name, group, reason = parts.groups("") if parts else (text, "", "")
+        found.setdefault((group, reason), []).append(name)
+    return [
+        (f"No value or interval{group and f' in {group}'}", f"{', '.join(names)}: {reason}")
+        for (group, reason), names in found.items()
+    ]
 
 
 # --- parts -------------------------------------------------------------------------------------

@@ -10,6 +10,12 @@ from __future__ import annotations
 
 from causalrm.datasets._acs_like import AcsLikeTruth, make_acs_like
 from causalrm.datasets._forecasts import fetch_folktexts, fetch_llm_forecasts
+from causalrm.datasets._logged import (
+    HeadlineTruth,
+    LoggedTruth,
+    make_headlines,
+    make_logged_rewards,
+)
 from causalrm.datasets._preferences import PreferenceTruth, make_preferences
 from causalrm.datasets._public import fetch_e1684
 from causalrm.datasets._simulated import Simulated
@@ -36,6 +42,8 @@ from causalrm.datasets._votes import (
 
 __all__ = [
     "AcsLikeTruth",
+    "HeadlineTruth",
+    "LoggedTruth",
     "PreferenceTruth",
     "Simulated",
     "SurvivalTruth",
@@ -58,6 +66,8 @@ __all__ = [
     "load_rossi",
     "load_waltons",
     "make_acs_like",
+    "make_headlines",
+    "make_logged_rewards",
     "make_preferences",
     "make_survival",
 ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr
+from scipy.stats import beta
 
 from causalrm.calibration import _kernels_curve as curve
 from causalrm.calibration import _kernels_rank as rank
@@ -20,11 +22,12 @@ from causalrm.calibration import decision, estimation
 from causalrm.calibration.scored import Scored
 
 SUMMARY = Path(__file__).parents[1] / "reference" / "calibration_coverage.csv"
-DESIGNS = ("independent", "weighted", "clustered")
+DESIGNS = ("independent", "weighted", "clustered", "few clusters")
 TRUTHS = {
     "calibrated": lambda p: p,
     "overconfident": lambda p: expit(0.6 * logit(p) + 0.2),
     "wave": lambda p: np.clip(p + 0.1 * np.sin(2 * np.pi * p), 0, 1),
+    "jump": lambda p: p - 0.2 * ((p > 0.4) & (p < 0.7)),
 }
 THRESHOLD = 0.3
 
@@ -47,14 +50,20 @@ def draw(n, truth, design, rng):
         common = rng.uniform(size=groups)[label]
         u = np.where(rng.uniform(size=n) < 0.5, common, rng.uniform(size=n))
         return u < gap(p), p, {"cluster": label}
+    if design == "few clusters":
+        # 40 clusters of 2 to 8 rows (or ten times as many), correlated scores and outcomes.
+        label = np.repeat(np.arange(40), (n // 200) * np.tile([2, 3, 4, 5, 5, 6, 7, 8], 5))
+        common, alone = rng.standard_normal((2, 40)), rng.standard_normal((2, n))
+        score, chance = ndtr(np.sqrt(0.3) * common[:, label] + np.sqrt(0.7) * alone)
+        p = beta.ppf(score, 1.2, 1.8)
+        return chance < gap(p), p, {"cluster": label}
     p = rng.beta(1.2, 1.8, n)
     return rng.uniform(size=n) < gap(p), p, {}
 
 
+@cache
 def true_values(truth, size=1_000_000):
     """Every measure of the population, by numerical integration over the scores."""
-    from scipy.stats import beta
-
     p = beta.ppf((np.arange(size) + 0.5) / size, 1.2, 1.8)
     q = TRUTHS[truth](p)
     d, rate = q - p, q.mean()
@@ -74,6 +83,8 @@ def true_values(truth, size=1_000_000):
         slope = slope + np.linalg.solve(info, [(q - pi).mean(), (z * (q - pi)).mean()])
         pi = expit(large + z)
         large += (q - pi).mean() / (pi * (1 - pi)).mean()
+    some = slice(size // 4000, None, size // 2000)
+    curved = np.abs(curve.loess_matrix(p[some], np.ones(2000), p[some]) @ d[some])
     below = (np.cumsum(1 - q) - 0.5 * (1 - q)) / size
     brier = (q * (1 - p) ** 2 + (1 - q) * p**2).mean()
     worth = np.where(p >= THRESHOLD, q - (1 - q) * THRESHOLD / (1 - THRESHOLD), 0.0)
@@ -90,10 +101,10 @@ def true_values(truth, size=1_000_000):
         "ece": np.abs(bins).sum(),
         "squared_error": (bins**2 / share).sum(),
         "smooth_ece": curve.smooth_ece(curve.node_spectrum(mass)),
-        "ici": np.abs(d).mean(),
-        "e50": np.quantile(np.abs(d), 0.5),
-        "e90": np.quantile(np.abs(d), 0.9),
-        "emax": np.abs(d).max(),
+        "ici": curved.mean(),
+        "e50": np.quantile(curved, 0.5),
+        "e90": np.quantile(curved, 0.9),
+        "emax": curved.max(),
         "ecce": run.max() - run.min(),
         "mcb": (d**2 - (q - x) ** 2).mean(),
         "dsc": ((q - rate) ** 2 - (q - x) ** 2).mean(),

@@ -58,7 +58,6 @@ def test_bins_match_a_loop_over_bins(data, n_bins):
     )
     assert k.ece(b) == pytest.approx(gap, abs=1e-12)
     assert k.ece_equal(y, p, n_bins) == pytest.approx(gap, abs=1e-12)
-    assert k.mce(b) >= k.ece(b) - 1e-12
     assert k.ece(b) >= abs(y.mean() - p.mean()) - 1e-12
 
 
@@ -177,7 +176,6 @@ def test_debiased_squared_error_is_unbiased_on_fixed_bins():
     y = (rng.uniform(size=(4000, 60)) < q).astype(float)
     ours = np.array([k.squared_error(k.bins(v, p, edges)).value for v in y])
     plain = np.array([k.squared_error(k.bins(v, p, edges)).plain for v in y])
-    wide = np.array([k.squared_error(k.bins(v, p, edges), within=False).value for v in y])
     se = ours.std() / np.sqrt(4000)
     # Rows are fixed here, so the variance within a bin overstates that of the mean a little:
     # the spread of p - q. Over drawn rows it is unbiased (next assertion).
@@ -186,7 +184,6 @@ def test_debiased_squared_error_is_unbiased_on_fixed_bins():
     )
     assert abs(ours.mean() - truth + spread) < 4 * se
     assert plain.mean() > truth + 10 * se
-    assert (wide - ours).mean() < -4 * (wide - ours).std() / np.sqrt(4000)
 
 
 def test_bins_of_one_row_are_left_out_and_counted():

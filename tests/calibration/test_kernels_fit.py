@@ -78,8 +78,12 @@ def test_what_cannot_be_estimated_is_said_so():
     assert fit.logistic((None, z), 1 - y, y).status == "separated"
     assert fit.logistic((None, z), np.ones(20), np.zeros(20)).status == "separated"
     y[:10:2] = 1.0
-    flat = fit.logistic((None, np.full(20, 0.3)), 1 - y, y)
-    assert flat.status == "singular" and np.isnan(flat.coef).all()
+    for column in (np.full(20, 0.3), 0.3 + 1e-5 * z):
+        flat = fit.logistic((None, column), 1 - y, y)
+        assert flat.status == "singular" and np.isnan(flat.coef).all()
+    # Without an intercept a constant can carry a coefficient, unless it is zero.
+    assert fit.logistic((np.full(20, 0.3),), 1 - y, y).status == "ok"
+    assert fit.logistic((np.zeros(20),), 1 - y, y).status == "singular"
 
 
 def test_newton_survives_extreme_scores():

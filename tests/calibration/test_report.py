@@ -116,7 +116,7 @@ def test_json_gives_the_report_back(report, tmp_path):
 def test_page_stands_alone(report, tmp_path):
     page = report.to_html(tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 7
     assert "TRIPOD+AI" in page and "http" not in page.replace("https://", "").split("</style>")[0]
     assert "<script" not in page and 'src="data' in page
 
@@ -177,6 +177,23 @@ def test_odd_scores_are_counted():
     assert d["clipped"] == 90 and d["distinct"] == 2
     assert any(text.startswith("log_loss: infinite") for text in d["missing"])
     assert "zero" in str(r.summary())
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6])
+def test_scores_that_hardly_vary_have_no_slope(spread):
+    rng = np.random.default_rng(0)
+    p = 0.5 + spread * rng.normal(size=500)
+    y = rng.uniform(size=500) < 0.3
+    made = cal.calibration_report(y, p, n_boot=100)
+    assert np.isnan(made["calibration_slope"]["estimate"])
+    assert any(m.startswith("calibration_slope:") for m in made.diagnostics["missing"])
+    gap = 0.5 - y.mean()
+    assert_allclose(made["ece"]["estimate"], gap, atol=1e-5)
+    assert made["mcb"]["estimate"] >= gap**2 - 1e-5
+    if spread == 0.0:
+        assert made["dsc"]["estimate"] == 0.0
+    with pytest.warns(CausalRMWarning, match="slope is not identified"):
+        cal.calibration_slope(y, p)
 
 
 def test_one_class_and_no_simulation():

@@ -98,7 +98,57 @@ def _clusters() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
     return estimator, frame, roles | {"weights": "share", "cluster": "centre", "entry": "since"}
 
 
+def _cycle(estimator: Any, size: float) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    rng = np.random.default_rng(21)
+    names = np.array(["ant", "bee", "cat", "dog"])
+    i, j = np.triu_indices(4, 1)
+    pick = rng.integers(6, size=600)
+    turned = rng.integers(2, size=600).astype(bool)
+    first, second = np.where(turned, j[pick], i[pick]), np.where(turned, i[pick], j[pick])
+    odds = size * np.sin(np.pi * (second - first) / 2) + 0.4 * (second - first)
+    won = rng.uniform(size=600) < 1 / (1 + np.exp(-odds))
+    frame = pd.DataFrame({"one": names[first], "other": names[second], "won": won.astype(float)})
+    return estimator, frame, {"a": "one", "b": "other", "outcome": "won"}
+
+
+def _general() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    return _cycle(crm.GeneralPreference(n_starts=2, draws=99), 0.8)
+
+
+def _thurstone() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    return _cycle(crm.Thurstone(penalty=6.0), 0.0)
+
+
+def _comparisons() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    rng = np.random.default_rng(31)
+    n = 240
+    first = rng.integers(0, 4, n)
+    second = (first + rng.integers(1, 4, n)) % 4
+    names = np.array(["p", "q", "r", "s"])
+    frame = pd.DataFrame({"item": names[first], "other": names[second], "x": rng.normal(3, 1, n)})
+    z = 0.3 * (first - second) + 0.2 * frame["x"]
+    frame["score"] = np.where(rng.random(n) < 1 / (1 + np.exp(-z)), 1.0, 0.0)
+    frame.loc[::6, "score"] = 0.5
+    estimator = crm.BradleyTerry(covariates=["x"])
+    return estimator, frame, {"a": "item", "b": "other", "outcome": "score"}
+
+
 CASES = [
+    Case(
+        "GeneralPreference",
+        _general,
+        lambda fit, data: fit.predict_proba(data),
+        numbers=("won",),
+        category="one",
+        weights="weights",
+    ),
+    Case(
+        "Thurstone",
+        _thurstone,
+        lambda fit, data: fit.predict_proba(data),
+        numbers=("won",),
+        category="one",
+    ),
     Case(
         "SurvivalRegression",
         _survival,
@@ -126,5 +176,14 @@ CASES = [
         numbers=("months", "died", "share", "since"),
         category="g",
         event="died",
+    ),
+    Case(
+        "BradleyTerry",
+        _comparisons,
+        lambda fit, data: fit.predict_proba(data),
+        covariates=("x",),
+        numbers=("score",),
+        category="item",
+        weights="weights",
     ),
 ]

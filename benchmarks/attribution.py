@@ -1,0 +1,181 @@
+"""Shapley values of simulated games against shapiq: same games, same budgets, one run.
+
+Games have known values: a sigmoid of a score with pairs, the same answered by one random 0 or 1 per
+call, sparse polynomials, and sums of unanimity games. For each number of players and budget of
+calls, every estimator gets the same games; the figure is the median over games of the squared error
+relative to the sum of squares of the truth. Relative errors under 1e-6 count as exact. A cell stops
+after the given number of games or seconds, whichever comes first, and says how many it did.
+
+    python benchmarks/attribution.py                   # the whole grid; hours
+    python benchmarks/attribution.py --seconds 20      # at most 20 seconds a cell
+    python benchmarks/attribution.py --quick           # few cells
+
+Needs shapiq, xgboost and lightgbm beside causalrm. Writes benchmarks/results/attribution.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from causalrm.attribution import design  # noqa: E402
+from causalrm.attribution.estimators import estimate  # noqa: E402
+from tests.attribution import games  # noqa: E402
+
+GAMES = {
+    "sigmoid": (games.sigmoid, False),
+    "noisy sigmoid": (games.sigmoid, True),
+    "sparse": (games.sparse, False),
+    "unanimity": (games.unanimity, False),
+}
+PLAYERS, BUDGETS, REPEATS, EXACT = (8, 12, 20, 50, 100), (2, 10, 50, 200), 20, 1e-6
+
+
+def rivals(n: int, seed: int) -> dict:
+    """Return shapiq's estimators, with pairs where they are an option."""
+    import shapiq
+
+    return {
+        "KernelSHAP": lambda: shapiq.KernelSHAP(n, pairing_trick=True, random_state=seed),
+        "permutation": lambda: shapiq.PermutationSamplingSV(n, random_state=seed),
+        "SVARM": lambda: shapiq.SVARM(n, random_state=seed),
+        "RegressionMSR": lambda: shapiq.RegressionMSR(n, index="SV", random_state=seed),
+        "OddSHAP": lambda: shapiq.OddSHAP(n, random_state=seed),
+    }
+
+
+def ours(value, n: int, calls: int, noisy: bool, rng: np.random.Generator) -> np.ndarray:
+    """Design, replies and `auto`; the calls are counted as replies."""
+    Z, count = design.next_coalitions(n, calls, rng, noisy=noisy)
+    mean = value(Z)
+    if noisy:
+        mean = rng.binomial(count, mean) / count
+    return estimate(Z, mean, np.zeros(len(Z)), count, bernoulli=noisy, rng=rng).phi
+
+
+def cell(game: str, n: int, budget: int, repeats: int, seconds: float) -> list[dict]:
+    """Errors and times of every estimator in one cell."""
+    make, noisy = GAMES[game]
+    found: dict[str, list[tuple[float, float]]] = {}
+    began = time.perf_counter()
+    for seed in range(repeats):
+        if seed >= 3 and time.perf_counter() - began > seconds:
+            break
+        value, phi = make(n, np.random.default_rng(seed))
+        calls = budget * n
+        begin = time.process_time()
+        estimates = {
+            "causalrm auto": (
+                ours(value, n, calls, noisy, np.random.default_rng([seed, 1])),
+                time.process_time() - begin,
+            )
+        }
+        for name, estimator in rivals(n, seed).items():
+            replies = np.random.default_rng([seed, 2])
+
+            def reply(Z, value=value, replies=replies):
+                p = value(np.atleast_2d(Z))
+                return (replies.uniform(size=len(p)) < p).astype(float) if noisy else p
+
+            begin = time.process_time()
+            try:
+                values = estimator().approximate(calls, reply)
+                phi_hat = np.array([float(values[(i,)]) for i in range(n)])
+            except (ValueError, np.linalg.LinAlgError):  # the budget is below its least
+                phi_hat = np.full(n, np.nan)
+            estimates[name] = phi_hat, time.process_time() - begin
+        for name, (phi_hat, took) in estimates.items():
+            error = float(np.sum((phi_hat - phi) ** 2) / np.sum(phi**2))
+            found.setdefault(name, []).append((error, took))
+    rows = []
+    for name, pairs in found.items():
+        errors, took = np.array(pairs).T
+        rows.append(
+            {
+                "game": game,
+                "players": n,
+                "calls_per_player": budget,
+                "estimator": name,
+                "games": len(pairs),
+                "median_error": np.median(errors),
+                "largest_error": errors.max(),
+                "cpu_ms_per_call": 1e3 * took.mean() / (budget * n),
+            }
+        )
+    return rows
+
+
+def show(table: pd.DataFrame) -> None:
+    """Print a line per cell, and how many cells meet the targets."""
+    worse, lines = [], []
+    for (game, n, budget), rows in table.groupby(
+        ["game", "players", "calls_per_player"], sort=False
+    ):
+        errors = rows.set_index("estimator")["median_error"]
+        mine = errors["causalrm auto"]
+        others = errors.drop("causalrm auto").dropna()
+        best = others.idxmin()
+        ratio = max(others[best], EXACT) / max(mine, EXACT)
+        target = 1 / 1.25
+        if game == "sigmoid" and budget in (10, 50) and n >= 20:
+            target = 5.0
+        if game == "noisy sigmoid" and budget in (10, 50) and n >= 20:
+            target = 2.0 if budget == 10 else 5.0
+        met = ratio >= target
+        if not met:
+            worse.append((game, n, budget))
+        row = rows.set_index("estimator").loc["causalrm auto"]
+        lines.append(
+            f"{game:14s} n={n:<4d} {budget:3d}n  ours {mine:8.1e}  best rival {others[best]:8.1e} "
+            f"({best}), {ratio:9.3g} times better (target {target:.3g}, "
+            f"{'met' if met else 'missed'}); largest {row.largest_error:.2g}; "
+            f"{row.cpu_ms_per_call:.2f} ms a call; {int(row.games)} games"
+        )
+    print("\n".join(lines))
+    print(f"\n{len(lines) - len(worse)} of {len(lines)} cells meet their target; missed: {worse}")
+    two = table[(table.estimator == "causalrm auto") & (table.calls_per_player == 2)]
+    if len(two):
+        print(f"largest relative error at 2n: {two.largest_error.max():.3g} (target 2)")
+    slow = table[table.estimator == "causalrm auto"].cpu_ms_per_call.max()
+    print(f"slowest overhead: {slow:.2f} CPU ms a call (target 5)")
+
+
+def main() -> None:
+    """Run the grid and store it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seconds", type=float, default=np.inf, help="per cell, after 3 games")
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    players, budgets = ((8, 20), (2, 10)) if options.quick else (PLAYERS, BUDGETS)
+    rows: list[dict] = []
+    for n in players:
+        for budget in budgets:
+            for game in GAMES:
+                rows += cell(game, n, budget, options.repeats, options.seconds)
+    table = pd.DataFrame(rows)
+    print(
+        f"{platform.machine()}; "
+        + ", ".join(f"{p} {version(p)}" for p in ("shapiq", "xgboost", "lightgbm", "numpy"))
+    )
+    show(table)
+    if not options.quick:
+        results = HERE / "results"
+        results.mkdir(exist_ok=True)
+        table.to_csv(results / "attribution.csv", index=False, float_format="%.4g")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+r"""The stages of a deconfounded reward: nuisances, what is subtracted, the reward model, and noise.
+
+Every method subtracts ``gamma * (C - mean C)`` from the outcome and regresses what is left on the
+text; methods differ in gamma alone. Ignoring the confounder is gamma = 0; residualising the outcome
+is its slope on C; a score forced to be uncorrelated with C is two-stage least squares of the
+outcome on C with the text as instrument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import linalg
+from sklearn.base import clone
+
+from causalrm.core.blocks import Block, Rows, length
+from causalrm.core.random import seed_int
+from causalrm.deconfound.folds import FOLD, Columns, Regressors, matrix_of, terms_of
+from causalrm.deconfound.linear_effect import LinearEffect
+from causalrm.deconfound.linear_nuisance import Nuisance, partial_out, residuals_of, targets_of
+
+NONE = Columns((), ())
+
+
+# --------------------------------------------------------------------------- nuisances
+
+
+def without_controls(nuisance: Nuisance) -> Nuisance:
+    """The same with nothing but the mean taken from the targets, for plain two-stage regression."""
+    r = len(nuisance.mean)
+    empty = replace(nuisance, controls=NONE, terms=("Intercept", *nuisance.terms[-r:]))
+    coef = np.broadcast_to(nuisance.mean[None, :, None], (nuisance.n_folds, r, 1))
+    share = (nuisance.weight_sum / nuisance.weight_sum.sum())[:, None, None]
+    return replace(empty, coef=coef, products=share * nuisance.centred)
+
+
+def seeded(learner: Any, generator: np.random.Generator) -> Any:
+    """An unfitted copy of a scikit-learn estimator, with a seed wherever it takes one."""
+    fresh = clone(learner)
+    names = [k for k in fresh.get_params() if k == "random_state" or k.endswith("__random_state")]
+    return fresh.set_params(**{name: seed_int(generator) for name in names})
+
+
+def fit_learner(learner: Any, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> Any:
+    """Fit, with weights where there are some; a pipeline passes them to its last step."""
+    if w is None:
+        return learner.fit(x, y)
+    steps = getattr(learner, "steps", None)
+    return learner.fit(x, y, **{f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": w})
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Out-of-fold predictions by any learner, from features that each fold computes for itself.
+
+    Attributes
+    ----------
+    features : callable
+        (rows to learn from, a boolean array) -> features of all rows (n, p).
+    learner : scikit-learn regressor
+    fold : ndarray of int of shape (n,)
+    weights : ndarray of shape (n,) or None
+    """
+
+    features: Callable[[np.ndarray], np.ndarray]
+    learner: Any
+    fold: np.ndarray
+    weights: np.ndarray | None
+
+    def predict(
+        self, targets: np.ndarray, generator: np.random.Generator, beside: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Predictions (r, n) of targets (r, n); with columns `beside` (q, n), marginalised (2, n).
+
+        The columns beside the features are a part of the regression. Its predictions are returned
+        as they are, and averaged over a hundred of the rows that it learnt from.
+        """
+        out = np.empty((2 if beside is not None else len(targets), len(self.fold)))
+        for f in np.unique(self.fold):
+            own = self.fold == f
+            x = self.features(~own)
+            w = None if self.weights is None else self.weights[~own]
+            if beside is not None:
+                model = seeded(self.learner, generator)
+                fit_learner(model, np.column_stack([x, beside.T])[~own], targets[0, ~own], w)
+                some = beside[:, ~own]
+                p = None if w is None else w / w.sum()
+                some = some[:, generator.choice(some.shape[1], 100, p=p)]
+                out[0, own] = model.predict(np.column_stack([x[own], beside[:, own].T]))
+                out[1, own] = marginal(model, x[own], some)
+                continue
+            for j, y in enumerate(targets):
+                model = fit_learner(seeded(self.learner, generator), x[~own], y[~own], w)
+                out[j, own] = model.predict(x[own])
+        return out
+
+
+def marginal(model: Any, x: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Predictions at features x, averaged over draws (q, m) of the columns beside them."""
+    total = np.zeros(len(x))
+    for draw in draws.T:
+        total += model.predict(np.column_stack([x, np.tile(draw, (len(x), 1))]))
+    return np.asarray(total / draws.shape[1])
+
+
+def stacked_columns(rows: Rows, read: Callable[[Block], np.ndarray]) -> np.ndarray:
+    """What `read` gives for all rows held in memory, (k, n)."""
+    return np.concatenate([read(part) for _, part in rows.parts()], axis=-1)
+
+
+def from_predictions(
+    rows: Rows, fit: Callable[[np.ndarray], np.ndarray], **roles: Any
+) -> tuple[Rows, Nuisance]:
+    """Nuisances of any learner in the form of linear ones: a prediction is its target's control.
+
+    Parameters
+    ----------
+    rows : Rows
+        In memory, from `with_folds`.
+    fit : callable
+        Targets (r, n) to out-of-fold predictions (r, n).
+    **roles
+        As `partial_out` takes them, without `controls`.
+    """
+    plain = partial_out(rows, controls=NONE, ridge=1.0, **roles)
+    targets = stacked_columns(rows, lambda block: targets_of(block, plain))
+    r = len(targets)
+    names = tuple(f"(prediction {j})" for j in range(r))
+    predictions = fit(targets)
+    rows = Rows({**rows.columns, **dict(zip(names, predictions, strict=True))}, rows.n_obs)
+    coef = np.tile(np.column_stack([np.zeros(r), np.eye(r)]), (plain.n_folds, 1, 1))
+    left = targets - predictions
+    w = 1.0 if plain.weights is None else rows.columns[plain.weights]
+    products = np.stack(
+        [(left * w * (rows.columns[FOLD] == f)) @ left.T for f in range(plain.n_folds)]
+    )
+    terms = ("Intercept", *names, *plain.terms[1:])
+    nuisance = replace(
+        plain, controls=Columns(names, names), terms=terms, coef=coef, products=products
+    )
+    return rows, nuisance
+
+
+# --------------------------------------------------------------------------- gamma
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """What is subtracted per unit of the confounders, and each row's influence on it.
+
+    The influence of a row with instruments z and error e is ``bread @ (z * w * e)``. For `kind`
+    "residuals" they are those of `nuisance`; for "raw" z is the confounders about their means; for
+    "fitted" what the text predicts of them; for "all" z is intercept, controls and confounders.
+    """
+
+    kind: str
+    nuisance: Nuisance
+    theta: np.ndarray
+    bread: np.ndarray
+    beta: np.ndarray | None = None
+
+    def influence(self, block: Block) -> np.ndarray:
+        """Influence of each row of a block, (q, n)."""
+        fit = self.nuisance
+        v, w = residuals_of(block, fit)
+        if self.kind == "residuals":
+            e, z = v[-1] - self.theta @ v[fit.d], v[fit.z]
+        else:
+            raw = targets_of(block, fit) - fit.mean[:, None]
+            e = raw[-1] - self.theta @ raw[fit.d]
+            z = raw[fit.d]
+            if self.kind == "fitted":
+                z = z - v[fit.d]
+            elif self.kind == "all":
+                assert self.beta is not None
+                x = matrix_of(fit.controls, block, length(block))
+                z = np.concatenate([np.ones((1, len(e))), x, z])
+                e = e - self.beta[1:] @ x - self.beta[0]
+        return np.asarray(self.bread @ (z * (w * e)))
+
+
+def _fitted_products(block: Block, fit: Nuisance) -> tuple[np.ndarray, np.ndarray]:
+    v, w = residuals_of(block, fit)
+    raw = targets_of(block, fit) - fit.mean[:, None]
+    m = (raw[fit.d] - v[fit.d]) * w
+    return m @ raw[fit.d].T, m @ raw[-1]
+
+
+def gamma_of(method: str, rows: Rows, fit: Nuisance, effect: LinearEffect, ridge: float) -> Gamma:
+    """Gamma of a method.
+
+    Parameters
+    ----------
+    method : str
+    rows : Rows
+    fit : Nuisance
+        That of "iv" and "plr" for these, else the one with the text.
+    effect : LinearEffect
+        Of `fit`.
+    ridge : float
+        Penalty of "input", as in `partial_out`.
+    """
+    q = fit.q
+    if method == "ignore":
+        return Gamma("raw", fit, np.zeros(q), np.zeros((q, q)))
+    if method == "residualise":
+        return Gamma("raw", fit, effect.naive, linalg.inv(fit.centred[fit.d, fit.d]))
+    if method == "invariance":
+        mc, my = rows.total(_fitted_products, fit)
+        bread = linalg.inv(mc)
+        return Gamma("fitted", fit, bread @ my, bread)
+    if method in ("joint", "input"):
+        return _jointly(fit, ridge)
+    return Gamma("residuals", fit, effect.theta, effect.bread)
+
+
+def _jointly(fit: Nuisance, ridge: float) -> Gamma:
+    """Least squares on intercept, controls and confounders at once."""
+    p, q = fit.p, fit.q
+    x = slice(0, 1 + p + q)
+    total = fit.gram.sum(axis=0)
+    inner = penalised(total[x, x], ridge)
+    both = linalg.solve(inner, total[x, -1], assume_a="pos")
+    unit = fit.scale[x] / fit.scale[-1]
+    raw = both * unit
+    d = slice(1 + p, 1 + p + q)
+    # Raw coefficients are T times those in units; confounders are taken about their means here.
+    t = np.diag(fit.scale[x])
+    t[0, 1:] = -fit.shift[x][1:] * fit.scale[x][1:]
+    t[0, d] += fit.mean[fit.d] * fit.scale[d]
+    bread = (t @ linalg.inv(inner) @ t.T)[d]
+    beta = raw[: 1 + p].copy()
+    beta[0] = (
+        both[0] / fit.scale[-1] + fit.shift[-1] - fit.mean[-1]
+        - raw[1:] @ fit.shift[x][1:] + raw[d] @ fit.mean[fit.d]
+    )  # fmt: skip
+    return Gamma("all", fit, raw[d], bread, beta)
+
+
+def penalised(gram: np.ndarray, ridge: float) -> np.ndarray:
+    """Cross products of intercept and columns, with the penalty of `partial_out` on the latter."""
+    weight = gram[0, 0]
+    spread = np.diag(gram)[1:] / weight - (gram[0, 1:] / weight) ** 2
+    out = gram.copy()
+    out[np.diag_indices(len(out))] += ridge * weight * np.r_[0.0, np.where(spread > 0, spread, 1.0)]
+    return out
+
+
+# --------------------------------------------------------------------------- reward model
+
+
+@dataclass(frozen=True)
+class Line:
+    """A linear reward model, and its covariance with gamma by stacked moments.
+
+    Attributes
+    ----------
+    controls : Columns
+    gamma : Gamma
+    coef : ndarray of shape (1 + p,)
+    bread : ndarray of shape (1 + p, 1 + p)
+    through : ndarray of shape (1 + p, q)
+        How much the coefficients fall when gamma rises.
+    total_weight : float
+    """
+
+    controls: Regressors
+    gamma: Gamma
+    coef: np.ndarray
+    bread: np.ndarray
+    through: np.ndarray
+    total_weight: float
+
+    def influence(self, block: Block) -> np.ndarray:
+        """Influence of each row on gamma and the coefficients, (q + 1 + p, n)."""
+        fit, theta = self.gamma.nuisance, self.gamma.theta
+        own = self.gamma.influence(block)
+        raw = targets_of(block, fit)
+        n = raw.shape[1]
+        w = np.ones(1) if fit.weights is None else np.asarray(block[fit.weights], dtype=float)
+        x = np.concatenate([np.ones((1, n)), matrix_of(self.controls, block, n)])
+        moved = theta @ (raw[fit.d] - fit.mean[fit.d, None])
+        e = raw[-1] - moved - self.coef @ x
+        beta = self.bread @ (x * (w * e)) - self.through @ own
+        beta[0] += moved * w / self.total_weight  # the mean of the confounders is estimated too
+        return np.concatenate([own, beta])
+
+    def covariances(
+        self, rows: Rows, cluster: str | None, n_clusters: int | None
+    ) -> dict[str, np.ndarray]:
+        """Covariances of gamma and the coefficients: "robust", and "cluster" with clusters."""
+        out = {"robust": rows.total(_squared, self)[0]}
+        if cluster is not None:
+            assert n_clusters is not None
+            sums = rows.grouped(_influence, cluster, n_clusters, self)
+            out["cluster"] = sums.T @ sums
+        return out
+
+
+def _influence(block: Block, line: Line) -> np.ndarray:
+    return line.influence(block)
+
+
+def _squared(block: Block, line: Line) -> tuple[np.ndarray]:
+    found = line.influence(block)
+    return (found @ found.T,)
+
+
+def reward_line(fit: Nuisance, gamma: Gamma, ridge: float) -> Line:
+    """Regress the outcome less ``gamma * (C - mean C)`` on intercept and controls of `fit`."""
+    p = fit.p
+    x, d = slice(0, 1 + p), slice(1 + p, 1 + p + fit.q)
+    total = fit.gram.sum(axis=0)
+    unit = np.diag(fit.scale[x])
+    unit[0, 1:] = -fit.shift[x][1:] * fit.scale[x][1:]
+    inner = unit @ linalg.inv(penalised(total[x, x], ridge))
+    # Regressions of the outcome and of the confounders about their means.
+    on_y = inner @ (total[x, -1] / fit.scale[-1])
+    on_y[0] += fit.shift[-1]
+    on_c = inner @ (total[x, d] / fit.scale[d])
+    on_c[0] += fit.shift[d] - fit.mean[fit.d]
+    coef = on_y - on_c @ gamma.theta
+    return Line(
+        fit.controls, gamma, coef, inner @ unit.T, on_c, float(fit.weight_sum.sum())
+    )
+
+
+def own_rewards(rows: Rows, fit: Nuisance, theta: np.ndarray) -> np.ndarray:
+    """Out-of-fold values of the reward model, (n,): what the nuisances say of outcome and C."""
+
+    def read(block: Block) -> np.ndarray:
+        out = targets_of(block, fit) - residuals_of(block, fit)[0]
+        return np.asarray(out[-1] - theta @ (out[fit.d] - fit.mean[fit.d, None]))
+
+    return stacked_columns(rows, read)
+
+
+def terms(controls: Sequence[Regressors]) -> tuple[str, ...]:
+    """Names of all regressors of several groups."""
+    return tuple(t for group in controls for t in terms_of(group))
