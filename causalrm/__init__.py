@@ -11,13 +11,26 @@ __version__ = "0.1.0"
 
 # A public name stands in two lists, which a test compares: here for type checkers ...
 if TYPE_CHECKING:
+    from causalrm import attribution as attribution
     from causalrm import augment as augment
     from causalrm import calibration as calibration
     from causalrm import datasets as datasets
+    from causalrm import deconfound as deconfound
     from causalrm import llm as llm
     from causalrm import preference as preference
     from causalrm import survival as survival
     from causalrm import text as text
+    from causalrm.attribution import Budget as Budget
+    from causalrm.attribution import ChoiceExperiment as ChoiceExperiment
+    from causalrm.attribution import ChoiceValue as ChoiceValue
+    from causalrm.attribution import Component as Component
+    from causalrm.attribution import Drop as Drop
+    from causalrm.attribution import Mask as Mask
+    from causalrm.attribution import Neutral as Neutral
+    from causalrm.attribution import PromptShapley as PromptShapley
+    from causalrm.attribution import PromptTemplate as PromptTemplate
+    from causalrm.attribution import Resample as Resample
+    from causalrm.attribution import ScoreValue as ScoreValue
     from causalrm.augment import CausalAugmenter as CausalAugmenter
     from causalrm.augment import ConfidenceFilter as ConfidenceFilter
     from causalrm.augment import RobustRewardModel as RobustRewardModel
@@ -41,6 +54,8 @@ if TYPE_CHECKING:
     from causalrm.core.result import Result as Result
     from causalrm.core.table import Table as Table
     from causalrm.core.table import table as table
+    from causalrm.deconfound import DeconfoundedResult as DeconfoundedResult
+    from causalrm.deconfound import DeconfoundedReward as DeconfoundedReward
     from causalrm.preference import BradleyTerry as BradleyTerry
     from causalrm.preference import BradleyTerryResult as BradleyTerryResult
     from causalrm.preference import GeneralPreference as GeneralPreference
@@ -54,13 +69,26 @@ if TYPE_CHECKING:
 
 # ... and here, name to module, for Python. A package is its own name's module.
 _PUBLIC = {
+    "attribution": "causalrm.attribution",
     "augment": "causalrm.augment",
     "calibration": "causalrm.calibration",
     "datasets": "causalrm.datasets",
+    "deconfound": "causalrm.deconfound",
     "llm": "causalrm.llm",
     "preference": "causalrm.preference",
     "survival": "causalrm.survival",
     "text": "causalrm.text",
+    "Budget": "causalrm.attribution",
+    "ChoiceExperiment": "causalrm.attribution",
+    "ChoiceValue": "causalrm.attribution",
+    "Component": "causalrm.attribution",
+    "Drop": "causalrm.attribution",
+    "Mask": "causalrm.attribution",
+    "Neutral": "causalrm.attribution",
+    "PromptShapley": "causalrm.attribution",
+    "PromptTemplate": "causalrm.attribution",
+    "Resample": "causalrm.attribution",
+    "ScoreValue": "causalrm.attribution",
     "CausalAugmenter": "causalrm.augment",
     "ConfidenceFilter": "causalrm.augment",
     "RobustRewardModel": "causalrm.augment",
@@ -84,6 +112,8 @@ _PUBLIC = {
     "Result": "causalrm.core.result",
     "Table": "causalrm.core.table",
     "table": "causalrm.core.table",
+    "DeconfoundedResult": "causalrm.deconfound",
+    "DeconfoundedReward": "causalrm.deconfound",
     "BradleyTerry": "causalrm.preference",
     "BradleyTerryResult": "causalrm.preference",
     "GeneralPreference": "causalrm.preference",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
@@ -53,7 +54,7 @@ def texts(values: Iterable[Any], what: str, index: pd.Index | None = None) -> li
     return found
 
 
-class _Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class _Encoder(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """What all encoders share: fit and transform take answers and, where they have them, queries.
 
     Attributes
@@ -66,11 +67,11 @@ class _Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     query_aware: bool = False
 
     def fit(self, answers: Any, queries: Any = None) -> Self:
-        """Learn what the encoder needs to know of the texts.
+        """Learn what the encoder needs to know of the answers.
 
         Parameters
         ----------
-        answers : sequence of str
+        answers : sequence of str; for `Features` an array, a data frame or a sequence of vectors
         queries : sequence of str, optional
             Of the same length. Without them the features are of the answer alone.
 
@@ -78,19 +79,58 @@ class _Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         -------
         Encoder
             Itself.
+
+        Raises
+        ------
+        DataError
+            When answers or queries are not of the right kind, or nothing can be learnt from them.
         """
-        raise AssertionError("subclasses fit")
+        found, asked = self._read(answers, queries)
+        self.query_aware = bool(getattr(self, "interaction", False)) and asked is not None
+        names = self._learn(found, asked if self.query_aware else None)
+        self._names = np.array(names, dtype=object)
+        return self
+
+    def transform(self, answers: Any, queries: Any = None) -> Any:
+        """Features of each answer, given its query.
+
+        Parameters
+        ----------
+        answers : as in `fit`
+        queries : sequence of str, optional
+            Needed where `fit` had them.
+
+        Returns
+        -------
+        ndarray or scipy.sparse.csr_array of shape (n, p)
+        """
+        self._check_fitted()
+        found, asked = self._read(answers, queries)
+        if self.query_aware and asked is None:
+            raise DataError(
+                f"This {type(self).__name__} was fitted with queries, but saw none now. Give the "
+                "queries, or fit it without them."
+            )
+        return self._features(found, asked if self.query_aware else None)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the features, an array of p texts."""
         self._check_fitted()
         return self._names
 
+    @abstractmethod
+    def _learn(self, found: Any, asked: list[str] | None) -> list[str]:
+        """Learn from what was read, and name the features."""
+
+    @abstractmethod
+    def _features(self, found: Any, asked: list[str] | None) -> Any:
+        """Features of what was read."""
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "_names"):
             raise CausalRMError(f"This {type(self).__name__} is not fitted: call fit first.")
 
-    def _read(self, answers: Any, queries: Any) -> tuple[list[str], list[str] | None]:
+    def _read(self, answers: Any, queries: Any) -> tuple[Any, list[str] | None]:
         found = texts(answers, "answers")
         asked = None if queries is None else texts(queries, "queries")
         if asked is not None and len(asked) != len(found):
@@ -100,14 +140,6 @@ class _Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
         return found, asked
 
-    def _asked(self, queries: Sequence[Any] | None) -> None:
-        """Refuse rows without queries where the fit had them."""
-        if self.query_aware and queries is None:
-            raise DataError(
-                f"This {type(self).__name__} was fitted with queries, but saw none now. Give the "
-                "queries, or fit it without them."
-            )
-
 
 class _Terms(_Encoder):
     """Terms of answers, and their relations to the terms of the query, as sparse columns."""
@@ -115,9 +147,9 @@ class _Terms(_Encoder):
     interaction: bool
     lowercase: bool
 
+    @abstractmethod
     def _known(self, terms: Sequence[str]) -> np.ndarray:
         """Codes of terms; those the encoder does not know are -1."""
-        raise AssertionError("subclasses know their terms")
 
     def _weight(self, codes: np.ndarray) -> np.ndarray:
         """Weight of each term."""
@@ -143,40 +175,23 @@ class _Terms(_Encoder):
         known = [c[c >= 0] for c in codes]
         return _Sentence(known[0], known[1], known[2], frozenset(content))
 
+    @abstractmethod
     def _columns(self) -> tuple[int, int]:
         """Number of columns for terms and for pairs of terms."""
-        raise AssertionError("subclasses have columns")
 
+    @abstractmethod
     def _pair_columns(self, query: np.ndarray, answer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Column (-1: none) and sign of pairs of a query term and an answer term."""
-        raise AssertionError("subclasses have pairs")
 
     def _place(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Column and sign of terms."""
         return codes, np.ones(len(codes))
 
-    def transform(self, answers: Any, queries: Any = None) -> sparse.csr_array:
-        """Features of each answer, given its query.
-
-        Parameters
-        ----------
-        answers : sequence of str
-        queries : sequence of str, optional
-            Needed where `fit` had them.
-
-        Returns
-        -------
-        scipy.sparse.csr_array of shape (n, p)
-        """
-        self._check_fitted()
-        found, asked = self._read(answers, queries)
-        self._asked(asked)
-        if not self.query_aware or asked is None:
-            asked = [""] * len(found)
-        place = {key: i for i, key in enumerate(dict.fromkeys(zip(asked, found, strict=True)))}
+    def _features(self, found: list[str], asked: list[str] | None) -> sparse.csr_array:
+        keys = list(zip([""] * len(found) if asked is None else asked, found, strict=True))
+        place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         distinct = self._distinct(list(place))
-        rows = [place[key] for key in zip(asked, found, strict=True)]
-        return distinct if len(rows) == len(place) else distinct[rows]
+        return distinct if len(keys) == len(place) else distinct[[place[key] for key in keys]]
 
     def _distinct(self, keys: list[tuple[str, str]]) -> sparse.csr_array:
         """Features of distinct (query, answer) pairs."""
@@ -313,35 +328,19 @@ class HashedText(_Terms):
         self.interaction = interaction
         self.lowercase = lowercase
 
-    def fit(self, answers: Any, queries: Any = None) -> Self:
-        """Check the texts, and note whether there are queries.
-
-        Parameters
-        ----------
-        answers : sequence of str
-        queries : sequence of str, optional
-            Of the same length.
-
-        Returns
-        -------
-        HashedText
-            Itself.
-        """
+    def _learn(self, found: list[str], asked: list[str] | None) -> list[str]:
         if self.n_features < 1 or self.n_pairs < 0:
             raise DataError(
                 "Expected at least 1 column of terms and 0 of pairs, but saw "
                 f"n_features={self.n_features} and n_pairs={self.n_pairs}. Raise them."
             )
-        self._read(answers, queries)
-        self.query_aware = self.interaction and queries is not None
+        self._codes: dict[str, int] = {}
         names = [f"term {j}" for j in range(self.n_features)]
-        if self.query_aware:
+        if asked is not None:
             names += [f"term {j} on topic" for j in range(self.n_features)]
             names += [f"pair {j}" for j in range(self.n_pairs)]
             names += _SUMMARIES
-        self._names = np.array(names, dtype=object)
-        self._codes: dict[str, int] = {}
-        return self
+        return names
 
     def _known(self, terms: Sequence[str]) -> np.ndarray:
         cache = self._codes
@@ -413,29 +412,9 @@ class TfidfText(_Terms):
         self.interaction = interaction
         self.lowercase = lowercase
 
-    def fit(self, answers: Any, queries: Any = None) -> Self:
-        """Learn the vocabulary, the frequencies and the pairs of terms.
-
-        Parameters
-        ----------
-        answers : sequence of str
-        queries : sequence of str, optional
-            Of the same length.
-
-        Returns
-        -------
-        TfidfText
-            Itself.
-
-        Raises
-        ------
-        DataError
-            When no term is in `min_df` texts.
-        """
-        found, asked = self._read(answers, queries)
-        self.query_aware = self.interaction and asked is not None
+    def _learn(self, found: list[str], asked: list[str] | None) -> list[str]:
         # Answers may repeat terms of queries, which are therefore counted too.
-        distinct = dict.fromkeys(found + (asked if self.query_aware and asked else []))
+        distinct = dict.fromkeys(found + (asked or []))
         low = [text.lower() if self.lowercase else text for text in distinct]
         count = Counter(term for text in low for term in set(_TOKEN.findall(text)))
         often = sorted((-n, term) for term, n in count.items() if n >= self.min_df)
@@ -451,13 +430,12 @@ class TfidfText(_Terms):
         self._pairs = np.zeros(0, dtype=np.int64)
         terms = list(self._vocabulary)
         names = list(terms)
-        if self.query_aware and asked is not None:
+        if asked is not None:
             self._pairs = self._learn_pairs(found, asked)
             names += [f"{term} on topic" for term in terms]
             names += [f"{terms[k // len(terms)]} x {terms[k % len(terms)]}" for k in self._pairs]
             names += _SUMMARIES
-        self._names = np.array(names, dtype=object)
-        return self
+        return names
 
     def _learn_pairs(self, found: list[str], asked: list[str]) -> np.ndarray:
         """Codes of the pairs in most rows, sorted."""
@@ -520,33 +498,12 @@ class SentenceEmbeddings(_Encoder):
         self.model = model
         self.interaction = interaction
 
-    def fit(self, answers: Any, queries: Any = None) -> Self:
-        """Load the model, and note whether there are queries.
-
-        Parameters
-        ----------
-        answers : sequence of str
-        queries : sequence of str, optional
-            Of the same length.
-
-        Returns
-        -------
-        SentenceEmbeddings
-            Itself.
-
-        Raises
-        ------
-        MissingDependencyError
-            When `model` is a name and sentence-transformers is not installed.
-        """
-        found, asked = self._read(answers, queries)
-        self.query_aware = self.interaction and asked is not None
+    def _learn(self, found: list[str], asked: list[str] | None) -> list[str]:
         p = self._embed(found[:1]).shape[1]
         names = [f"e{j}" for j in range(p)]
-        if self.query_aware:
+        if asked is not None:
             names += [f"e{j} x query" for j in range(p)] + ["cosine with query"]
-        self._names = np.array(names, dtype=object)
-        return self
+        return names
 
     def _embed(self, found: list[str]) -> np.ndarray:
         distinct = {text: i for i, text in enumerate(dict.fromkeys(found))}
@@ -564,24 +521,9 @@ class SentenceEmbeddings(_Encoder):
             )
         return np.asarray(rows[[distinct[text] for text in found]])
 
-    def transform(self, answers: Any, queries: Any = None) -> np.ndarray:
-        """Features of each answer, given its query.
-
-        Parameters
-        ----------
-        answers : sequence of str
-        queries : sequence of str, optional
-            Needed where `fit` had them.
-
-        Returns
-        -------
-        ndarray of shape (n, p)
-        """
-        self._check_fitted()
-        found, asked = self._read(answers, queries)
-        self._asked(asked)
+    def _features(self, found: list[str], asked: list[str] | None) -> np.ndarray:
         x = self._embed(found)
-        if not self.query_aware or asked is None:
+        if asked is None:
             return x
         q = self._embed(asked)
         product = x * q * np.sqrt(x.shape[1])
@@ -609,51 +551,29 @@ class Features(_Encoder):
     def __init__(self, names: Sequence[str] | None = None):
         self.names = names
 
-    def fit(self, answers: Any, queries: Any = None) -> Self:
-        """Learn the number and the names of the features.
+    def _read(self, answers: Any, queries: Any) -> tuple[np.ndarray, None]:
+        if isinstance(answers, pd.DataFrame):
+            self._given = [str(name) for name in answers.columns]
+        return _vectors(answers), None
 
-        Parameters
-        ----------
-        answers : ndarray of shape (n, p), data frame, or sequence of n vectors
-        queries : ignored
-
-        Returns
-        -------
-        Features
-            Itself.
-        """
-        p = _vectors(answers).shape[1]
-        given = list(answers.columns) if isinstance(answers, pd.DataFrame) else None
-        names = self.names if self.names is not None else given
-        names = [f"x{j}" for j in range(p)] if names is None else [str(name) for name in names]
+    def _learn(self, found: np.ndarray, asked: list[str] | None) -> list[str]:
+        p = found.shape[1]
+        given = getattr(self, "_given", [f"x{j}" for j in range(p)])
+        names = given if self.names is None else [str(name) for name in self.names]
         if len(names) != p:
             raise DataError(
                 f"Expected {len(names)} features, one per name, but the vectors have {p}. Give as "
                 "many names as features."
             )
-        self._names = np.array(names, dtype=object)
-        return self
+        return names
 
-    def transform(self, answers: Any, queries: Any = None) -> np.ndarray:
-        """The vectors as an array.
-
-        Parameters
-        ----------
-        answers : ndarray of shape (n, p), data frame, or sequence of n vectors
-        queries : ignored
-
-        Returns
-        -------
-        ndarray of shape (n, p)
-        """
-        self._check_fitted()
-        x = _vectors(answers)
-        if x.shape[1] != len(self._names):
+    def _features(self, found: np.ndarray, asked: list[str] | None) -> np.ndarray:
+        if found.shape[1] != len(self._names):
             raise DataError(
                 f"Expected vectors of {len(self._names)} features, as in the fit, but saw "
-                f"{x.shape[1]}. Give the same features."
+                f"{found.shape[1]}. Give the same features."
             )
-        return x
+        return found
 
 
 def _vectors(answers: Any) -> np.ndarray:

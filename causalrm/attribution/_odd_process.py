@@ -46,6 +46,7 @@ def posterior(
     noise: np.ndarray,
     *,
     relevance: bool,
+    residual: bool = False,
     rng: np.random.Generator,
 ) -> Posterior:
     """Learn the variances and condition on the pairs.
@@ -60,6 +61,8 @@ def posterior(
         Variance of `d` from noise in the replies.
     relevance : bool
         Whether each player has its own relevance, or all the same.
+    residual : bool
+        Whether `d` is what a surrogate left, which may be nothing but noise.
     rng : Generator
         For the pairs from which the variances are learnt.
     """
@@ -70,7 +73,7 @@ def posterior(
         return Posterior(np.zeros(n), zero, zero, np.zeros(m))
     orders = tuple(k for k in ORDERS if k <= n) if m <= _MOST else (1,)
     chosen = np.arange(m) if m <= _LEARN else np.sort(rng.permutation(m)[:_LEARN])
-    s, extra, r = _learn(X[chosen], d[chosen], noise[chosen], scale, orders, relevance)
+    s, extra, r = _learn(X[chosen], d[chosen], noise[chosen], scale, orders, relevance, residual)
     corner = (X == 1).all(axis=1)  # the terms of higher order are not noise at (empty, full)
     noise_all = noise + extra * ~corner
     if orders == (1,):
@@ -89,11 +92,15 @@ def posterior(
         prior += s[i] / e[k] * (4 / k**2) * _both(r, alone, k)
     A = linalg.cho_solve(factor, cross.T, check_finite=False)
     inverse = linalg.cho_solve(factor, np.eye(m), check_finite=False)
+    held_out = (inverse @ d) / np.diag(inverse)
+    # where pairs left out are missed by more than foreseen, so are the values
+    missed = float(np.mean(held_out[~corner] ** 2 * np.diag(inverse)[~corner]))
+    reply = (A * noise[:, None]).T @ A
     return Posterior(
         phi=A.T @ d,
-        cov=prior - cross @ A,
-        cov_reply=(A * noise[:, None]).T @ A,
-        held_out=(inverse @ d) / np.diag(inverse),
+        cov=reply + max(missed, 1.0) * (prior - cross @ A - reply),
+        cov_reply=reply,
+        held_out=held_out,
     )
 
 
@@ -133,6 +140,7 @@ def _learn(
     scale: float,
     orders: tuple[int, ...],
     relevance: bool,
+    residual: bool,
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Variances per order, further variance and relevances that make the pairs most likely."""
     m, n = X.shape
@@ -157,6 +165,10 @@ def _learn(
         for i, k in enumerate(orders):
             gradient[i] = 0.5 * s[i] / e[k] * np.vdot(W, E[k])
         gradient[K] = 0.5 * extra * np.trace(W)
+        if not residual:  # or noise could make a game look constant, and its values certain
+            away = (theta[0] - np.log(0.3)) / 1.5
+            value += 0.5 * away**2
+            gradient[0] += away / 1.5
         if relevance:
             log_r = theta[K + 1 :]
             value += 0.5 * float(log_r @ log_r)

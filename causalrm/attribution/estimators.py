@@ -40,6 +40,8 @@ class Attribution:
         Per candidate of `auto`, mean squared error of the odd part at pairs left out.
     exact : bool
         Whether every coalition was known.
+    df : float or None
+        Degrees of freedom of the t distribution for intervals; None is the normal.
     """
 
     phi: np.ndarray
@@ -49,6 +51,7 @@ class Attribution:
     efficiency_gap: float
     held_out: dict[str, float] = field(default_factory=dict)
     exact: bool = False
+    df: float | None = None
 
     @property
     def std_error(self) -> np.ndarray:
@@ -206,7 +209,10 @@ def _permutation(
     phi = halves.mean(axis=0)
     total = np.atleast_2d(np.cov(halves.T)) / len(halves)
     reply = (weights * var[:, None]).T @ weights
-    return Attribution(phi, total - reply, reply, "permutation", float(phi.sum() - whole))
+    gap = float(phi.sum() - whole)
+    return Attribution(
+        phi, total - reply, reply, "permutation", gap, df=float(len(halves) - 1)
+    )
 
 
 def _pair(Z: np.ndarray, mean: np.ndarray, var: np.ndarray, index: dict[bytes, int]) -> _Pairs:
@@ -243,7 +249,7 @@ def _regression(pairs: _Pairs, method: str, whole: float) -> Attribution:
     w = there_are[size] / drawn[size] / (np.array([comb(n, s) for s in size]) * size * (n - size))
     w /= w.sum()
     H = (X * w[:, None]).T @ X
-    H[np.diag_indices(n)] += 1e-9 if m > n else 1e-3
+    H[np.diag_indices(n)] += max(1e-9, 0.2 * (1.0 - m / (2.0 * n)))  # near m = n H is singular
     inverse = linalg.cho_solve(linalg.cho_factor(H), np.eye(n))
     one = inverse.sum(axis=1)
     pull = one / one.sum()
@@ -282,7 +288,7 @@ def _model(
         fits["link"] = lambda kept: Link(
             Z[both(kept)], mean[both(kept)], count[both(kept)], bernoulli
         )
-    if n >= 3:
+    if n >= 3 and (method != "auto" or len(pairs.d) >= 2 * n):  # with fewer they overfit
         fits["sparse"] = lambda kept: Sparse(pairs.X[kept], pairs.d[kept], pairs.noise[kept])
         fits["tree"] = lambda kept: Trees(Z[both(kept)], mean[both(kept)])
     if method == "link" and "link" not in fits:
@@ -298,7 +304,10 @@ def _model(
         elif name in fits:
             found[name] = _cross_fitted(name, fits[name], pairs, bernoulli, rng, whole)
     held_out = {name: error for name, (error, _) in found.items()}
-    best = found[min(held_out, key=lambda name: held_out[name])][1]
+    least = min(held_out, key=lambda name: held_out[name])
+    if bernoulli and held_out.get("link", np.inf) < 1.02 * held_out[least]:
+        least = "link"  # noise hides the difference, and this one has the noise of 0/1 replies
+    best = found[least][1]
     return Attribution(
         best.phi, best.cov_sampling, best.cov_reply, best.method, best.efficiency_gap, held_out
     )
@@ -313,7 +322,7 @@ def _process_alone(
     pairs: _Pairs, rng: np.random.Generator, whole: float
 ) -> tuple[float, Attribution]:
     post = posterior(pairs.X, pairs.d, pairs.noise, relevance=False, rng=rng)
-    if len(pairs.d) >= 2 * pairs.Z.shape[1]:
+    if len(pairs.d) >= 2 * pairs.Z.shape[1] and not pairs.noise.any():
         own = posterior(pairs.X, pairs.d, pairs.noise, relevance=True, rng=rng)
         if _error(own) < 0.9 * _error(post):
             post = own
@@ -349,7 +358,7 @@ def _cross_fitted(
     if np.mean(left**2) < 1e-24 * np.mean(pairs.d**2):  # nothing is left to model
         post = Posterior(np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), left)
     else:
-        post = posterior(pairs.X, left, pairs.noise, relevance=False, rng=rng)
+        post = posterior(pairs.X, left, pairs.noise, relevance=False, residual=True, rng=rng)
     phi = phi + post.phi
     noisy = bool(pairs.noise.any())
     reply = post.cov_reply + (covariance if noisy else 0.0)

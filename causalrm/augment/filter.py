@@ -83,7 +83,8 @@ class ConfidenceFilter(Estimator):
     >>> df, _ = crm.datasets.make_preferences(60, n_topics=6, rng=0)
     >>> made = crm.CausalAugmenter(crm.augment.RuleOracle(), n_attributes=2).generate(df)
     >>> roles = dict(query="query", chosen="chosen", rejected="rejected")
-    >>> kept = crm.ConfidenceFilter().fit(df, made, **roles)
+    >>> encoder = crm.text.HashedText(32, 16)
+    >>> kept = crm.ConfidenceFilter(encoder=encoder).fit(df, made, **roles)
     >>> len(kept.pairs_) == len(made), bool(kept.pairs_["keep"].all())
     (True, False)
     """

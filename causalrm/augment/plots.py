@@ -26,6 +26,18 @@ _LABELS = {
 }
 
 
+_ROWS = {
+    "sensitivity": "Attribute",
+    "change when dropped": "Attribute",
+    "typical gap": "Pairs",
+    "invariance": "Neutral pairs",
+    "keep rate": "Augmented pairs",
+    "accuracy": "Category",
+    "difference": "Category",
+    "drop": "Change of style",
+}
+
+
 class EstimatesPlots:
     """Plots of estimates: ``result.plot()`` and ``result.plot(group)``.
 
@@ -73,7 +85,7 @@ class EstimatesPlots:
         ax = plotting.forest(
             ax, frame, labels=names, xlabel=label, reference_at=0.0 if tested else None
         )
-        ax.set_ylabel("")
+        ax.set_ylabel(_ROWS.get(groups[0], "") if len(groups) == 1 else "Group")
         return ax
 
 

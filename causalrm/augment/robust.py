@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy import linalg, sparse
 from scipy.special import expit
 from sklearn.base import clone
 
 from causalrm.augment._pairs import (
-    FOREIGN,
     Matrix,
     Pairs,
     column_values,
@@ -22,15 +20,26 @@ from causalrm.augment._pairs import (
     read_augmented,
     stack,
 )
+from causalrm.augment._score import (
+    Data,
+    Score,
+    attributes,
+    causal_signal_left,
+    estimates,
+    frame_of,
+    half_ties,
+    neutrals,
+    ratio_of_norms,
+    refit,
+)
 from causalrm.augment.result import EstimatesResult, cluster_se, degrees
 from causalrm.core.errors import DataError, IdentificationWarning, warn
 from causalrm.core.estimator import Estimator
 from causalrm.core.format import percent
 from causalrm.core.inference import quantile
-from causalrm.core.optimize import maximize
 from causalrm.core.parallel import blas_limit
 from causalrm.core.result import Assumption, Estimate
-from causalrm.preference.differences import Differences, fit_differences
+from causalrm.preference.differences import fit_differences
 from causalrm.text import Features, HashedText
 
 if TYPE_CHECKING:
@@ -38,7 +47,6 @@ if TYPE_CHECKING:
 
 _STANDS = 0.5  # share of the causal signal on irrelevant queries from which on we warn
 _FEW = 30
-_LARGE = 2_000  # features from which on systems are solved by conjugate gradients
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -110,96 +118,6 @@ class RobustResult(EstimatesResult):
         from causalrm.augment.plots import RobustPlots
 
         return RobustPlots(self)
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Differences of all pairs without fault: preferences first, then augmented ones."""
-
-    d: Matrix
-    pairs: Pairs  # of the same rows
-    n_preferences: int
-    names: tuple[str, ...]
-
-    def weight(self, tie_weight: float) -> np.ndarray:
-        """Weight of each row in the fit."""
-        return np.where(self.pairs.used, np.where(self.pairs.tie, tie_weight, 1.0), 0.0)
-
-
-class _Score:
-    """A fitted linear reward on these rows, and what its estimates owe to each of them."""
-
-    def __init__(
-        self,
-        data: _Data,
-        weight: np.ndarray,
-        beta: np.ndarray,
-        penalty: float | np.ndarray | str | None,
-    ):
-        self.data = data
-        self.beta = beta
-        self.gap = np.asarray(data.d @ beta)
-        p = expit(self.gap)
-        self.residual = weight * (data.pairs.target - p)
-        self.curvature = weight * p * (1.0 - p)
-        self.ridge = _ridge(penalty, len(beta))
-        self._factor: Any = None
-
-    def _solve(self, right: np.ndarray) -> np.ndarray:
-        d, h = self.data.d, self.curvature
-        if len(right) > _LARGE:
-            operator = sparse.linalg.LinearOperator(
-                (len(right), len(right)), lambda v: d.T @ (h * (d @ v)) + self.ridge * v
-            )
-            return np.asarray(sparse.linalg.cg(operator, right, rtol=1e-10)[0])
-        if self._factor is None:
-            if sparse.issparse(d):
-                information = (d.T @ sparse.diags_array(h) @ d).toarray()
-            else:
-                information = (d.T * h) @ d
-            self._factor = linalg.cho_factor(information + np.diag(self.ridge))
-        return np.asarray(linalg.cho_solve(self._factor, right))
-
-    def mean_gap(self, rows: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean gap of some rows, and the influence of every row on it."""
-        share = rows / rows.sum()
-        value = float(share @ self.gap)
-        influence = self.residual * (self.data.d @ self._solve(self.data.d.T @ share))
-        return value, influence + share * (self.gap - value)
-
-    def typical_gap(self, rows: np.ndarray) -> tuple[float, np.ndarray]:
-        """Root mean square gap of some rows, and the influence of every row on it."""
-        share = rows / rows.sum()
-        square = float(share @ self.gap**2)
-        value = float(np.sqrt(square))
-        if value == 0.0:
-            return 0.0, np.zeros(len(rows))
-        gradient = self.data.d.T @ (share * self.gap) / value
-        influence = self.residual * (self.data.d @ self._solve(gradient))
-        return value, influence + share * (self.gap**2 - square) / (2.0 * value)
-
-
-def _ridge(penalty: float | np.ndarray | str | None, p: int) -> np.ndarray:
-    ridge = 0.0 if penalty is None or isinstance(penalty, str) else penalty
-    return np.asarray(np.broadcast_to(np.asarray(ridge, dtype=float), p))
-
-
-def _refit(
-    data: _Data,
-    weight: np.ndarray,
-    penalty: float | np.ndarray | str | None,
-    start: np.ndarray,
-) -> _Score:
-    """Fit with other weights, from the coefficients of a fit nearby."""
-    used = weight > 0
-    d, y, w = data.d[used], data.pairs.target[used], weight[used]
-    ridge = _ridge(penalty, len(start))
-    if (ridge > 0).all() and len(start) <= _LARGE:
-        rows = Differences(d, y, np.zeros(len(y)), w, False)
-        beta = maximize(rows.sums, start, ridge=ridge).theta
-    else:
-        beta = fit_differences(d, y, weights=w, penalty=penalty, names=data.names).beta
-    return _Score(data, weight, beta, penalty)
 
 
 class RobustRewardModel(Estimator):
@@ -330,10 +248,10 @@ class RobustRewardModel(Estimator):
                 rows.d[used], pairs.target[used], weights=weight[used], penalty=self.penalty,
                 cluster=pairs.cluster[used], names=rows.names, log=log,
             )  # fmt: skip
-            score = _Score(rows, weight, found.beta, self.penalty)
-            table = _table(score, n)
+            score = Score(rows, weight, found.beta, self.penalty)
+            table = estimates(score, n)
             dropped, dropping = self._dropping(score, weight)
-        vanishing = _vanishing(rows)
+        vanishing = causal_signal_left(rows)
         _warn_where_causes_stay(vanishing, log)
         n_clusters = int(np.count_nonzero(np.bincount(pairs.cluster)))
         cov = found.covariances.get("cluster")
@@ -347,7 +265,7 @@ class RobustRewardModel(Estimator):
                 "condition": found.condition,
                 "converged": found.converged,
                 "iterations": found.iterations,
-                "accuracy": float(_half_ties(score.gap[:n]).mean()),
+                "accuracy": float(half_ties(score.gap[:n]).mean()),
                 "causal_signal_on_irrelevant_queries": vanishing,
             },
             warnings=tuple(log),
@@ -374,7 +292,7 @@ class RobustRewardModel(Estimator):
 
     def _prepare(
         self, data: Any, augmented: Any, roles: dict[str, str], log: list[str]
-    ) -> tuple[_Data, pd.DataFrame]:
+    ) -> tuple[Data, pd.DataFrame]:
         """Read, encode and stack all pairs without fault; and count them all."""
         encoder = HashedText() if self.encoder is None else clone(self.encoder)
         preferences, made = read(data, augmented, roles, encoder, log)
@@ -390,18 +308,18 @@ class RobustRewardModel(Estimator):
         self.encoder_ = encoder
         d = dense_enough(stack([part.differences(encoder) for part in parts]))
         names = tuple(str(name) for name in encoder.get_feature_names_out())
-        return _Data(d, Pairs.joined(parts), len(preferences), names), counts
+        return Data(d, Pairs.joined(parts), len(preferences), names), counts
 
-    def _dropping(self, score: _Score, weight: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def _dropping(self, score: Score, weight: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Refit without each attribute's pairs: rows for the table, and a frame of details."""
         data, n = score.data, score.data.n_preferences
         rows, details = [], []
-        accuracy = float(_half_ties(score.gap[:n]).mean())
-        for name, mask in _attributes(data.pairs).items():
+        accuracy = float(half_ties(score.gap[:n]).mean())
+        for name, mask in sorted(attributes(data.pairs).items()):
             if not self.drop_attributes:
                 break
             own = mask & data.pairs.used
-            other = _refit(data, np.where(own, 0.0, weight), self.penalty, score.beta)
+            other = refit(data, np.where(own, 0.0, weight), self.penalty, score.beta)
             full, part = score.mean_gap(mask), other.mean_gap(mask)
             rows.append(
                 ("change when dropped", name, part[0] - full[0],
@@ -410,11 +328,11 @@ class RobustRewardModel(Estimator):
             details.append(
                 (name, int(own.sum()), full[0], part[0],
                  float(np.mean(np.sign(score.gap[:n]) == np.sign(other.gap[:n]))), accuracy,
-                 float(_half_ties(other.gap[:n]).mean()))
+                 float(half_ties(other.gap[:n]).mean()))
             )  # fmt: skip
         columns = ["attribute", "pairs", "sensitivity", "without", "same_ranking", "accuracy",
                    "accuracy_without"]  # fmt: skip
-        return _frame(rows), pd.DataFrame(details, columns=columns)
+        return frame_of(rows), pd.DataFrame(details, columns=columns)
 
     def path(
         self,
@@ -452,14 +370,14 @@ class RobustRewardModel(Estimator):
         for value in tie_weights:
             weight = rows.weight(self._checked_tie_weight(value))
             with blas_limit(1):
-                score = _refit(rows, weight, self.penalty, start)
+                score = refit(rows, weight, self.penalty, start)
                 start = score.beta
-                table = _table(score, rows.n_preferences)
+                table = estimates(score, rows.n_preferences)
                 if all(sets):
-                    ratio, influence = _ratio(score, *sets)
+                    ratio, influence = ratio_of_norms(score, *sets)
                     extra = ("coefficients", "spurious / causal", ratio,
                              cluster_se(influence, rows.pairs.cluster), 0, False)  # fmt: skip
-                    table = pd.concat([table, _frame([extra])], ignore_index=True)
+                    table = pd.concat([table, frame_of([extra])], ignore_index=True)
             half = q * table["std_error"]
             table = table.assign(
                 conf_low=table["estimate"] - half, conf_high=table["estimate"] + half
@@ -563,12 +481,12 @@ class RobustRewardModel(Estimator):
         scores = np.asarray(x @ self.result_.weights)
         gap = scores[:n] - scores[n:]
         rows = []
-        for name, mask in _attributes(pairs).items():
+        for name, mask in attributes(pairs).items():
             share = mask / mask.sum()
             value = float(share @ gap)
             error = cluster_se(share * (gap - value), pairs.cluster)
             rows.append(("sensitivity", name, value, error, int(mask.sum()), False))
-        for name, mask in _neutrals(pairs).items():
+        for name, mask in neutrals(pairs).items():
             share = mask / mask.sum()
             value = float(np.sqrt(share @ gap**2))
             influence = share * (gap**2 - value**2) / (2.0 * max(value, 1e-300))
@@ -579,7 +497,7 @@ class RobustRewardModel(Estimator):
             call={"estimator": type(self).__name__, "options": {}, "roles": {}},
             n_obs=n,
             assumptions=(_INDEPENDENT,),
-            table=_frame(rows),
+            table=frame_of(rows),
             df_resid=degrees(clusters),
         )
 
@@ -607,80 +525,6 @@ class RobustRewardModel(Estimator):
         error = value**2 * float(np.sqrt(found.covariances["cluster"][0, 0]))
         half = quantile(level, degrees(int(codes.max()) + 1)) * error
         return Estimate(value, error, value - half, value + half, level, "temperature")
-
-
-def _half_ties(gap: np.ndarray) -> np.ndarray:
-    """Whether a is ranked above b; a tie counts half."""
-    return 0.5 * (np.sign(gap) + 1.0)
-
-
-def _attributes(pairs: Pairs) -> dict[str, np.ndarray]:
-    """Rows of the ordered augmented pairs, by attribute, or by kind where they have none."""
-    ordered = ~pairs.tie & (pairs.kind != "preference")
-    names = np.where(pairs.attribute == "", pairs.kind, pairs.attribute)
-    return {str(v): ordered & (names == v) for v in dict.fromkeys(names[ordered])}
-
-
-def _neutrals(pairs: Pairs) -> dict[str, np.ndarray]:
-    """Rows of the neutral pairs, by kind."""
-    return {str(v): pairs.tie & (pairs.kind == v) for v in dict.fromkeys(pairs.kind[pairs.tie])}
-
-
-def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    columns = ["group", "term", "estimate", "std_error", "n", "share"]
-    return pd.DataFrame(rows, columns=columns).astype(
-        {"estimate": float, "std_error": float, "n": int, "share": bool}
-    )
-
-
-def _table(score: _Score, n: int) -> pd.DataFrame:
-    """Sensitivities, typical gaps and invariances, with clustered standard errors."""
-    pairs = score.data.pairs
-    cluster = pairs.cluster
-    rows = []
-    for name, mask in sorted(_attributes(pairs).items()):
-        value, influence = score.mean_gap(mask)
-        error = cluster_se(influence, cluster)
-        rows.append(("sensitivity", name, value, error, int(mask.sum()), False))
-    base, own = score.typical_gap(np.arange(len(pairs)) < n)
-    rows.append(("typical gap", "preferences", base, cluster_se(own, cluster), n, True))
-    invariance = []
-    for name, mask in sorted(_neutrals(pairs).items()):
-        value, influence = score.typical_gap(mask)
-        count = int(mask.sum())
-        rows.append(("typical gap", name, value, cluster_se(influence, cluster), count, True))
-        if base > 0:
-            error = cluster_se(influence / base - own * value / base**2, cluster)
-            invariance.append(("invariance", name, 1.0 - value / base, error, count, True))
-    return _frame(rows + invariance)
-
-
-def _ratio(score: _Score, spurious: list[int], causal: list[int]) -> tuple[float, np.ndarray]:
-    """Norm of some coefficients over that of others, and the influence of every row on it."""
-    beta = score.beta
-    top, bottom = (float(np.linalg.norm(beta[i])) for i in (spurious, causal))
-    gradient = np.zeros_like(beta)
-    gradient[spurious] = beta[spurious] / (top * bottom)
-    gradient[causal] = -beta[causal] * top / bottom**3
-    return top / bottom, score.residual * (score.data.d @ score._solve(gradient))
-
-
-def _vanishing(rows: _Data) -> pd.DataFrame:
-    """How much of the direction of each attribute is left when the query is exchanged.
-
-    Mean square of the neutral pairs along the mean difference of the attribute's pairs, over that
-    of the preferences: near 1 when features do not depend on the query.
-    """
-    pairs, n = rows.pairs, rows.n_preferences
-    foreign = pairs.kind == FOREIGN
-    out = []
-    if foreign.any():
-        for name, mask in sorted(_attributes(pairs).items()):
-            direction = rows.d.T @ (mask / mask.sum())
-            along = np.asarray(rows.d @ direction) ** 2
-            own = float(along[:n].mean())
-            out.append((name, float(along[foreign].mean()) / own if own > 0 else np.nan))
-    return pd.DataFrame(out, columns=["attribute", "remaining"])
 
 
 def _warn_where_causes_stay(vanishing: pd.DataFrame, log: list[str]) -> None:

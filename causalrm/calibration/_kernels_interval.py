@@ -422,6 +422,11 @@ class Inverted:
     centre: float  # the median-unbiased point c
 
 
+def doubt(bias: float, level: float) -> float:
+    """What the error of a bias correction, a normal one of half the bias, adds in quadrature."""
+    return 0.5 * abs(bias) * float(ndtri(0.5 + 0.5 * level))
+
+
 def invert(t: Statistic, level: float = 0.95) -> Inverted:
     """All values of the measure that a test at 1 - level does not reject."""
     alpha = 1.0 - level
@@ -503,11 +508,10 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
             spread = float(at_point(centre)[2].std())
     low, middle, high = value(c_low), value(centre), value(max(c_low, c_high))
     if t.extreme and np.isfinite(centre):
-        # The bias of an extreme depends on the shape of the whole curve, which one path cannot
-        # vary: the error of its correction is taken to be as large as the correction. A lower
-        # limit above zero stays there, as the test of perfect calibration needs no shape.
-        doubt = float(ndtri(1.0 - 0.5 * alpha)) * abs(t.observed - middle)
-        high = min(middle + float(np.hypot(high - middle, doubt)), 1.0)
+        # One path cannot vary the shape of the curve, on which the bias of an extreme depends. A
+        # lower limit above zero stays there: the test of perfect calibration needs no shape.
+        unsure = doubt(t.observed - middle, level)
+        high = min(middle + float(np.hypot(high - middle, unsure)), 1.0)
         if low > 0.0:
-            low *= float(np.exp((middle - low - np.hypot(middle - low, doubt)) / low))
+            low *= float(np.exp((middle - low - np.hypot(middle - low, unsure)) / low))
     return Inverted(low, high, middle, spread, 1.0 - less, null_mean, centre)

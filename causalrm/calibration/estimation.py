@@ -360,7 +360,11 @@ def dsc_value(s: Scored) -> float:
 
 
 def dsc(s: Scored, level: float, log_score: bool = False) -> Found:
-    """Discrimination part of the score; the interval takes off the bias of the isotonic fit."""
+    """Discrimination part of the score.
+
+    The bootstrap's interval on the scale of the square root, as the spread grows with the value,
+    less the bias of the isotonic fit, and wider by the doubt about that bias.
+    """
     name = "dsc_log" if log_score else "dsc"
     found = s.corp(log_score)
     if not s.n_boot:
@@ -370,8 +374,12 @@ def dsc(s: Scored, level: float, log_score: bool = False) -> Found:
     statistic = interval.corp_statistic(s.samples, 7 if log_score else 5)
     draws = statistic.draws(centre)
     tail = (1.0 - level) / 2.0
-    error = np.quantile(draws, [1.0 - tail, tail]) - statistic.truth(centre)
-    ends = statistic.observed - error
+    root, mean = math.sqrt(max(statistic.observed, 0.0)), max(float(draws.mean()), 0.0)
+    error = np.sqrt(np.maximum(np.quantile(draws, [1.0 - tail, tail]), 0.0)) - math.sqrt(mean)
+    bias = mean - statistic.truth(centre)
+    length = np.maximum(root - error, 0.0) ** 2 - root**2
+    length = np.sign(length) * np.hypot(length, interval.doubt(bias, level))
+    ends = root**2 - bias + length
     low, high = (float(min(max(x, 0.0), found.unc)) for x in ends)
     return Found(Estimate(found.dsc, float(draws.std()), low, high, level, name))
 

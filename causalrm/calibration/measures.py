@@ -199,8 +199,8 @@ def ece(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     """Expected calibration error: mean over rows of abs(mean y - mean p) of the row's bin.
 
     Ten bins of equal width by default, of the scores of the positive class. The estimate is
-    biased upwards; the interval is for the population's value, inverts simulated tests, and
-    may therefore lie below the estimate.
+    biased upwards; the interval is for the value that these bins have in the population, inverts
+    simulated tests, and may therefore lie below the estimate.
 
     {parameters}
     {returns}
@@ -233,7 +233,7 @@ def ece(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
 
 @documented
 def squared_error(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
-    """Squared calibration error on bins, less its bias; it can be negative.
+    """Squared calibration error on bins, less its bias; it can be negative, its interval not.
 
     From each bin's squared gap the variance of its mean residual is taken off, which is
     unbiased for any scores on fixed bins. Bins of a single row are left out.
@@ -253,6 +253,8 @@ def squared_error(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Est
 @documented
 def smooth_ece(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     """Smooth ECE: residuals smoothed with the bandwidth that equals the error found.
+
+    The interval is for the value that this definition gives for the population.
 
     {parameters}
     {returns}
@@ -275,6 +277,9 @@ def smooth_ece(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estima
 def ici(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     """Integrated calibration index: mean abs(c(p) - p), c the loess curve (span 0.75).
 
+    The interval is for the same index of the population: c is then the loess curve, of the same
+    span, of all its rows. It is not P(y = 1 | p) where that turns or jumps within a span.
+
     {parameters}
     {returns}
     {raises}
@@ -291,6 +296,8 @@ def ici(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
 def e50(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     """Median of abs(c(p) - p) over the rows, c the loess curve of `ici`.
 
+    The interval is for that of the population, its curve smoothed by the same span.
+
     {parameters}
     {returns}
     {raises}
@@ -301,6 +308,8 @@ def e50(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
 @documented
 def e90(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     """90th percentile of abs(c(p) - p) over the rows, c the loess curve of `ici`.
+
+    The interval is for that of the population, its curve smoothed by the same span.
 
     {parameters}
     {returns}
@@ -313,6 +322,8 @@ def e90(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
 def emax(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     """Maximum of abs(c(p) - p) over the rows, c the loess curve of `ici`.
 
+    The interval is for that of the population, its curve smoothed by the same span.
+
     {parameters}
     {returns}
     {raises}
@@ -324,8 +335,9 @@ def emax(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
 def ecce(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Estimate:
     """Range of the cumulative differences between outcomes and scores (Kuiper).
 
-    On the scale of probabilities; the p-value refers the range, over the standard deviation of
-    the last sum, to that of a Brownian motion, and is missing for clustered rows.
+    On the scale of probabilities; the interval is for the range in the population. The p-value
+    refers the range, over the standard deviation of the last sum, to that of a Brownian motion;
+    for clustered rows it is simulated.
 
     {parameters}
     {returns}
@@ -452,6 +464,8 @@ def corp(y: ArrayLike, p: ArrayLike, *, score: str = "brier", **options: Unpack[
 
     Isotonic regression of the outcomes on the scores recalibrates them: mcb is what that gains,
     dsc what the recalibrated scores gain over the prevalence, unc the prevalence's own score.
+    Intervals are for the parts of the population's score, its isotonic curve in place of the
+    sample's.
 
     {parameters}
     score : {"brier", "log"}

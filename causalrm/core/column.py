@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core.errors import DataError
+from causalrm.core.kernel import kernel
 
 HUGE = 1e100  # squares and products of larger numbers leave the range of a double
 TINY = 1e-100
@@ -149,6 +150,16 @@ def refuse(
         )
 
 
+def refuse_tiny(name: str, look: Look) -> None:
+    """Raise when all values of a column are so small that their squares vanish."""
+    largest = max(-look.low, look.high)
+    if 0 < largest < TINY:
+        raise DataError(
+            f"Expected magnitudes above {TINY:.0e} in column {name!r}, but all {look.n} values "
+            f"are at most {largest:.1e}. Rescale the column."
+        )
+
+
 def _object(native: pd.Series) -> pd.Series | None:
     """A pandas column of objects as text or numbers; None where it holds something else."""
     kind = pd.api.types.infer_dtype(native, skipna=True)
@@ -217,8 +228,29 @@ def _levels(series: nw.Series[Any]) -> tuple[np.ndarray, list[Any], bool]:
         return (*_levels(text.cast(nw.Enum(seen)))[:2], False)
     else:
         distinct = _numbers(series)
-    codes, found = pd.factorize(distinct, sort=True)
+    codes, found = _small_integers(distinct) or pd.factorize(distinct, sort=True)
     return codes, found.tolist(), False
+
+
+def _small_integers(distinct: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes and values of integers within a narrow range, all of it; None for other columns."""
+    if not isinstance(distinct.dtype, np.dtype) or distinct.dtype.kind not in "iu":
+        return None
+    x = np.asarray(distinct)
+    if not len(x) or (low := int(x.min())) < -(1 << 62) or (high := int(x.max())) >= 1 << 62:
+        return None
+    if high - low > len(x) // 8:
+        return None
+    if high - low > np.iinfo(x.dtype).max or x.dtype == np.uint64:
+        x = x.astype(np.int64)
+    return x - x.dtype.type(low) if low else x, np.arange(low, high + 1)
+
+
+@kernel
+def _mark(codes: np.ndarray, out: np.ndarray) -> None:
+    """Mark which codes occur; the first place is that of -1."""
+    for r in range(codes.size):
+        out[codes[r] + 1] = True
 
 
 def _dictionary(native: Any) -> tuple[np.ndarray, list[Any], bool]:
@@ -254,11 +286,13 @@ def look_at(name: str, series: nw.Series[Any], uses: Collection[str]) -> Look:
         )
     if text or x is None or "categories" in uses:
         codes, levels, ordered = _levels(series)
-        out = Look(len(codes), codes, levels, set(levels), ordered)
-        out.note("missing", codes < 0)
-        if ordered:
-            seen = np.bincount(codes[codes >= 0] if out.bad else codes, minlength=len(levels))
-            out.used = {level for level, count in zip(levels, seen, strict=True) if count}
+        codes = np.ascontiguousarray(codes)
+        seen = np.zeros(len(levels) + 1, dtype=np.bool_)
+        _mark(codes, seen)
+        used = {level for level, there in zip(levels, seen[1:].tolist(), strict=True) if there}
+        out = Look(len(codes), codes, levels, used, ordered)
+        if seen[0]:
+            out.note("missing", codes < 0)
         return out
     x = _tidy(x)
     out = Look(len(x), x)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core.blocks import BatchRows, Block, DaskRows, Rows, each, on_partitions
-from causalrm.core.column import TINY, Column, Look, first_rows, look_at, refuse
+from causalrm.core.column import Column, Look, first_rows, look_at, refuse, refuse_tiny
 from causalrm.core.errors import DataError, require
 
 _BATCH = 1 << 18
@@ -316,12 +316,7 @@ def scan(
     allowed = frozenset(infinite)
     for name, look in seen.items():
         refuse(name, look, name in allowed, source.index if in_memory else None)
-        largest = max(-look.low, look.high)
-        if 0 < largest < TINY:
-            raise DataError(
-                f"Expected magnitudes above {TINY:.0e} in column {name!r}, but all {look.n} values "
-                f"are at most {largest:.1e}. Rescale the column."
-            )
+        refuse_tiny(name, look)
     reader = Reader([look.column(name) for name, look in seen.items()], allowed)
     if in_memory:
         return reader, Rows(reader.values(seen, source.n_obs, source.index), source.n_obs)

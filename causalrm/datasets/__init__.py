@@ -16,6 +16,7 @@ from causalrm.datasets._logged import (
     make_headlines,
     make_logged_rewards,
 )
+from causalrm.datasets._observational import fetch_401k, load_cps, load_lalonde, load_nhefs
 from causalrm.datasets._preferences import PreferenceTruth, make_preferences
 from causalrm.datasets._public import fetch_e1684
 from causalrm.datasets._simulated import Simulated
@@ -47,6 +48,7 @@ __all__ = [
     "PreferenceTruth",
     "Simulated",
     "SurvivalTruth",
+    "fetch_401k",
     "fetch_alpaca_leaderboard",
     "fetch_alpaca_length",
     "fetch_e1684",
@@ -56,12 +58,15 @@ __all__ = [
     "fetch_llmfao",
     "load_baseball",
     "load_citations",
+    "load_cps",
     "load_diabetes",
     "load_gbsg2",
     "load_kidney_transplant",
+    "load_lalonde",
     "load_larynx",
     "load_lung",
     "load_multicenter_aids_cohort",
+    "load_nhefs",
     "load_puddings",
     "load_rossi",
     "load_waltons",

@@ -82,28 +82,27 @@ class LoggedTruth:
         dict of str to float
             ``popularity``: what is subtracted per unit; and the reward's slope on each feature.
         """
-        s, x = self.covariance(), list(features)
-
-        def slopes(y: str) -> np.ndarray:
-            return np.asarray(np.linalg.solve(s.loc[x, x].to_numpy(), s.loc[x, y].to_numpy()))
-
-        on_c, on_y = slopes("popularity"), slopes("outcome")
-        explained = float(on_c @ s.loc[x, "popularity"])
-        cy, cc = float(s.loc["popularity", "outcome"]), float(s.loc["popularity", "popularity"])
+        frame = self.covariance()
+        s = frame.to_numpy(float)
+        place = {name: i for i, name in enumerate(frame)}
+        x = [place[name] for name in features]
+        z, c, y = (place[name] for name in ("instrument", "popularity", "outcome"))
+        on_c, on_y = (np.linalg.solve(s[np.ix_(x, x)], s[x, target]) for target in (c, y))
+        explained = float(on_c @ s[x, c])
         if method == "ignore":
             gamma = 0.0
         elif method == "residualise":
-            gamma = cy / cc
+            gamma = s[c, y] / s[c, c]
         elif method == "invariance":
-            gamma = float(on_c @ s.loc[x, "outcome"]) / explained
+            gamma = float(on_c @ s[x, y]) / explained
         elif method in ("plr", "joint", "input"):
-            gamma = (cy - float(on_c @ s.loc[x, "outcome"])) / (cc - explained)
+            gamma = (s[c, y] - float(on_c @ s[x, y])) / (s[c, c] - explained)
         elif method == "iv":
-            gamma = float(s.loc["instrument", "outcome"] / s.loc["instrument", "popularity"])
+            gamma = s[z, y] / s[z, c]
         else:
             raise DataError(f"Expected the name of a method, but saw {method!r}. Correct it.")
-        values = [gamma, *(on_y - gamma * on_c).tolist()]
-        return dict(zip(["popularity", *x], values, strict=True))
+        values = [float(gamma), *(on_y - gamma * on_c).tolist()]
+        return dict(zip(["popularity", *features], values, strict=True))
 
 
 def make_logged_rewards(
@@ -291,7 +290,7 @@ def make_headlines(
     error_sd : float
         Of the clicks per thousand impressions.
     editors : int
-        Number of editors, who share a part of the error.
+        Number of editors, each of whom follows one story and shares a part of the error.
     rng : None, int, SeedSequence or Generator
 
     Returns
@@ -319,7 +318,8 @@ def make_headlines(
 
     _positive(n=n, error_sd=error_sd, editors=editors)
     generator, entropy = resolve(rng)
-    story = generator.integers(len(_STORIES), size=n)
+    editor = generator.integers(editors, size=n)
+    story = editor % len(_STORIES)  # an editor follows one story
     quality = {name: generator.random(n) < 0.5 for name in _QUALITY}
     worth = sum(_THETA[name] * (values - 0.5) for name, values in quality.items())
     worth = worth / np.sqrt(sum(0.25 * _THETA[name] ** 2 for name in _QUALITY))
@@ -345,7 +345,6 @@ def make_headlines(
     for name in ("place", "figure", "source", "exclamation"):
         headline = headline + parts[name]
     attributes = pd.DataFrame({name: (quality | style)[name].astype(float) for name in _PIECES})
-    editor = generator.integers(editors, size=n)
     error = 0.9 * generator.normal(size=n) + np.sqrt(0.19) * generator.normal(size=editors)[editor]
     reward = attributes.to_numpy() @ np.array(list(_THETA.values()))
     data = pd.DataFrame(

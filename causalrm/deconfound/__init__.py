@@ -1,8 +1,29 @@
 """Rewards from observational outcomes, without the known confounders."""
 
-from causalrm.deconfound.absorb import AbsorbedResult as AbsorbedResult
-from causalrm.deconfound.absorb import absorbed_regression as absorbed_regression
-from causalrm.deconfound.sensitivity import EValue as EValue
-from causalrm.deconfound.sensitivity import SensitivityResult as SensitivityResult
-from causalrm.deconfound.sensitivity import e_value as e_value
-from causalrm.deconfound.sensitivity import sensitivity as sensitivity
+from causalrm.deconfound.absorb import AbsorbedResult, absorbed_regression
+from causalrm.deconfound.effects import EffectResult, average_effect
+from causalrm.deconfound.fusion import FusionResult, fuse
+from causalrm.deconfound.heterogeneity import HeterogeneityResult, heterogeneity
+from causalrm.deconfound.policy import PolicyResult, policy_value
+from causalrm.deconfound.result import DeconfoundedResult
+from causalrm.deconfound.reward import DeconfoundedReward
+from causalrm.deconfound.sensitivity import EValue, SensitivityResult, e_value, sensitivity
+
+__all__ = [
+    "AbsorbedResult",
+    "DeconfoundedResult",
+    "DeconfoundedReward",
+    "EValue",
+    "EffectResult",
+    "FusionResult",
+    "HeterogeneityResult",
+    "PolicyResult",
+    "SensitivityResult",
+    "absorbed_regression",
+    "average_effect",
+    "e_value",
+    "fuse",
+    "heterogeneity",
+    "policy_value",
+    "sensitivity",
+]

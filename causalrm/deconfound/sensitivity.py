@@ -270,8 +270,8 @@ class SensitivityPlots:
         ----------
         ax : matplotlib Axes, optional
         limit : float, optional
-            Largest strength on both axes; chosen to show the robustness value and the benchmarks
-            by default.
+            Largest strength on both axes; by default each shows the robustness value and the
+            benchmarks near it, and those far beyond are named.
         level : float, optional
             Draw the confidence bound of this level instead of the estimate.
 
@@ -284,12 +284,13 @@ class SensitivityPlots:
         r = self._result
         rv = r.robustness_value()
         marks = r.benchmarks
-        if limit is None:
-            widest = max([1.6 * rv, *(1.25 * marks["cf_y"]), *(1.25 * marks["cf_d"])])
-            limit = min(max(widest, 0.02), 0.95)
-        ax = plotting.axes(ax, height=5.0)
-        side = np.linspace(0.0, limit, 121)
-        d, y = np.meshgrid(side, side)
+        reach = {c: limit or 0.0 for c in ("cf_d", "cf_y")}
+        if limit is None:  # near benchmarks decide; those far beyond are named below the title
+            for c in reach:
+                near = marks.loc[marks[c] <= max(12 * rv, 0.1), c]
+                reach[c] = min(max([1.6 * rv, 0.02, *(1.25 * near)]), 0.95)
+        sides = [np.linspace(0.0, reach[c], 121) for c in ("cf_d", "cf_y")]
+        d, y = np.meshgrid(*sides)
         b = np.sqrt(y * d / (1 - d))
         sign = 1.0 if r.estimate >= r.null else -1.0
         left = r.estimate - sign * b * r.scale
@@ -308,26 +309,29 @@ class SensitivityPlots:
             ax.plot([], [], color=plotting.color(1), linewidth=2.0, label=f"{r.null:g}: no effect")
             ax.legend(loc="upper right", framealpha=1.0, edgecolor="none", fontsize=9)
         edge = r.robustness_value(level=level)
-        if 0 < edge <= limit:
+        if 0 < edge <= min(reach.values()):
             what = "RV" if level is None else "RVa"
             ax.plot(edge, edge, "D", color=plotting.color(1), markersize=6, zorder=3)
             ax.annotate(
                 f"{what} = {edge:.3f}", (edge, edge), (7, 5), textcoords="offset points",
                 color=plotting.color(1), fontsize=9, weight="bold", zorder=4,
             )  # fmt: skip
+        beyond: list[str] = []
         for name, row in marks.iterrows():
-            if max(row["cf_d"], row["cf_y"]) > limit:
+            if row["cf_d"] > reach["cf_d"] or row["cf_y"] > reach["cf_y"]:
+                beyond.append(str(name))
                 continue
             ax.plot(row["cf_d"], row["cf_y"], "o", color=plotting.color(0), clip_on=False)
-            right = row["cf_d"] > 0.75 * limit
+            right = row["cf_d"] > 0.75 * reach["cf_d"]
             ax.annotate(
                 str(name), (row["cf_d"], row["cf_y"]), (-6 if right else 6, 4),
                 textcoords="offset points", ha="right" if right else "left",
                 color=plotting.color(0), fontsize=9,
             )  # fmt: skip
-        ax.set_xlim(0, limit)
-        ax.set_ylim(0, limit)
-        ax.set_xlabel("Confounding of the treatment (cf_d)")
+        ax.set_xlim(0, reach["cf_d"])
+        ax.set_ylim(0, reach["cf_y"])
+        note = f"\nbeyond the axes: {'; '.join(beyond)}" if beyond else ""
+        ax.set_xlabel(f"Confounding of the treatment (cf_d){note}")
         ax.set_ylabel("Confounding of the outcome (cf_y)")
         what = "Estimate" if level is None else f"{percent(level)} bound"
         ax.set_title(f"{what} of {r.name} at worst", fontsize=10)

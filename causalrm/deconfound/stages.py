@@ -52,6 +52,50 @@ def fit_learner(learner: Any, x: np.ndarray, y: np.ndarray, w: np.ndarray | None
     return learner.fit(x, y, **{f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": w})
 
 
+def grams(x: np.ndarray, targets: np.ndarray, fold: np.ndarray, w: np.ndarray | None) -> np.ndarray:
+    """Cross products (K, s, s) within each fold of intercept, features (n, p), targets (r, n)."""
+    columns = np.vstack([np.ones(len(x)), x.T, targets])
+    weighted = columns if w is None else columns * w
+    return np.stack(
+        [weighted[:, fold == f] @ columns[:, fold == f].T for f in range(int(fold.max()) + 1)]
+    )
+
+
+def _path(gram: np.ndarray, p: int, grid: np.ndarray) -> np.ndarray:
+    """Ridge coefficients (L, 1 + p, r) for every penalty of the grid, in the units of the data."""
+    mean = gram[0] / gram[0, 0]
+    x, v = slice(1, 1 + p), slice(1 + p, None)
+    centred = gram / gram[0, 0] - np.outer(mean, mean)
+    variance = np.diag(centred)[x]
+    constant = variance <= 1e-12 * np.diag(gram)[x] / gram[0, 0]
+    unit = np.where(constant, 0.0, 1.0 / np.sqrt(np.where(constant, 1.0, variance)))
+    values, vectors = linalg.eigh(centred[x, x] * np.outer(unit, unit))
+    along = vectors.T @ (centred[x, v] * unit[:, None])
+    # Directions in which features do not vary take no part, even without a penalty.
+    size = np.maximum(values, 0.0)[None, :] + grid[:, None]
+    size = np.where(values > 1e-10 * max(values[-1], 1e-300), size, np.inf)
+    out = np.empty((len(grid), 1 + p, along.shape[1]))
+    out[:, 1:] = unit[:, None] * (vectors @ (along[None] / size[:, :, None]))
+    out[:, 0] = mean[v] - np.einsum("p,lpr->lr", mean[x], out[:, 1:])
+    return out
+
+
+def chosen_ridge(gram: np.ndarray, p: int, grid: np.ndarray) -> np.ndarray:
+    """The penalty of least squared error over held-out folds, for each target; shape (r,).
+
+    As whole folds are held out, rows of one cluster never speak for one another.
+    """
+    if len(grid) == 1:
+        return np.full(gram.shape[1] - 1 - p, grid[0])
+    total, x, v = gram.sum(axis=0), slice(0, 1 + p), slice(1 + p, None)
+    loss = np.zeros((len(grid), gram.shape[1] - 1 - p))
+    for g in gram:
+        b = _path(total - g, p, grid)
+        loss += np.diag(g[v, v]) - 2 * np.einsum("lpr,pr->lr", b, g[x, v])
+        loss += np.einsum("lpr,pq,lqr->lr", b, g[x, x], b, optimize=True)
+    return np.asarray(grid[loss.argmin(axis=0)])
+
+
 @dataclass(frozen=True)
 class CrossFit:
     """Out-of-fold predictions by any learner, from features that each fold computes for itself.
@@ -60,42 +104,63 @@ class CrossFit:
     ----------
     features : callable
         (rows to learn from, a boolean array) -> features of all rows (n, p).
-    learner : scikit-learn regressor
+    learner : scikit-learn regressor or None
+        None is ridge regression.
+    grid : ndarray
+        Penalties among which ridge regression chooses by folds inside the fold.
     fold : ndarray of int of shape (n,)
     weights : ndarray of shape (n,) or None
     """
 
     features: Callable[[np.ndarray], np.ndarray]
     learner: Any
+    grid: np.ndarray
     fold: np.ndarray
     weights: np.ndarray | None
 
-    def predict(
-        self, targets: np.ndarray, generator: np.random.Generator, beside: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Predictions (r, n) of targets (r, n); with columns `beside` (q, n), marginalised (2, n).
-
-        The columns beside the features are a part of the regression. Its predictions are returned
-        as they are, and averaged over a hundred of the rows that it learnt from.
-        """
-        out = np.empty((2 if beside is not None else len(targets), len(self.fold)))
-        for f in np.unique(self.fold):
+    def predict(self, targets: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Out-of-fold predictions (r, n) of targets (r, n)."""
+        out = np.empty(targets.shape)
+        for f in range(int(self.fold.max()) + 1):
             own = self.fold == f
             x = self.features(~own)
-            w = None if self.weights is None else self.weights[~own]
-            if beside is not None:
-                model = seeded(self.learner, generator)
-                fit_learner(model, np.column_stack([x, beside.T])[~own], targets[0, ~own], w)
-                some = beside[:, ~own]
-                p = None if w is None else w / w.sum()
-                some = some[:, generator.choice(some.shape[1], 100, p=p)]
-                out[0, own] = model.predict(np.column_stack([x[own], beside[:, own].T]))
-                out[1, own] = marginal(model, x[own], some)
+            if self.learner is None:
+                gram = np.delete(grams(x, targets, self.fold, self.weights), f, axis=0)
+                ridge = chosen_ridge(gram, x.shape[1], self.grid)
+                total = gram.sum(axis=0)
+                for j, value in enumerate(ridge):
+                    b = _path(total, x.shape[1], np.array([value]))[0, :, j]
+                    out[j, own] = x[own] @ b[1:] + b[0]
                 continue
+            w = None if self.weights is None else self.weights[~own]
             for j, y in enumerate(targets):
                 model = fit_learner(seeded(self.learner, generator), x[~own], y[~own], w)
                 out[j, own] = model.predict(x[own])
         return out
+
+    def with_input(
+        self, y: np.ndarray, c: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Predictions of y from features and columns c (q, n), and these averaged over c; (2, n).
+
+        The average is over a hundred of the rows that the learner learnt from.
+        """
+        out = np.empty((2, len(y)))
+        for f in range(int(self.fold.max()) + 1):
+            own = self.fold == f
+            x = self.features(~own)
+            w = None if self.weights is None else self.weights[~own]
+            model = seeded(self.learner, generator)
+            fit_learner(model, np.column_stack([x, c.T])[~own], y[~own], w)
+            out[0, own] = model.predict(np.column_stack([x[own], c[:, own].T]))
+            out[1, own] = marginal(model, x[own], draws_of(c[:, ~own], w, generator))
+        return out
+
+
+def draws_of(c: np.ndarray, w: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+    """A hundred rows of columns (q, n)."""
+    p = None if w is None else w / w.sum()
+    return np.asarray(c[:, generator.choice(c.shape[1], 100, p=p)])
 
 
 def marginal(model: Any, x: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -189,7 +254,9 @@ def _fitted_products(block: Block, fit: Nuisance) -> tuple[np.ndarray, np.ndarra
     return m @ raw[fit.d].T, m @ raw[-1]
 
 
-def gamma_of(method: str, rows: Rows, fit: Nuisance, effect: LinearEffect, ridge: float) -> Gamma:
+def gamma_of(
+    method: str, rows: Rows, fit: Nuisance, effect: LinearEffect | None, ridge: float
+) -> Gamma:
     """Gamma of a method.
 
     Parameters
@@ -198,8 +265,8 @@ def gamma_of(method: str, rows: Rows, fit: Nuisance, effect: LinearEffect, ridge
     rows : Rows
     fit : Nuisance
         That of "iv" and "plr" for these, else the one with the text.
-    effect : LinearEffect
-        Of `fit`.
+    effect : LinearEffect or None
+        Of `fit`, for "iv" and "plr".
     ridge : float
         Penalty of "input", as in `partial_out`.
     """
@@ -207,14 +274,22 @@ def gamma_of(method: str, rows: Rows, fit: Nuisance, effect: LinearEffect, ridge
     if method == "ignore":
         return Gamma("raw", fit, np.zeros(q), np.zeros((q, q)))
     if method == "residualise":
-        return Gamma("raw", fit, effect.naive, linalg.inv(fit.centred[fit.d, fit.d]))
+        bread = _inverse(fit.centred[fit.d, fit.d], fit)
+        return Gamma("raw", fit, bread @ fit.centred[fit.d, -1], bread)
     if method == "invariance":
         mc, my = rows.total(_fitted_products, fit)
-        bread = linalg.inv(mc)
+        bread = _inverse(mc, fit)
         return Gamma("fitted", fit, bread @ my, bread)
     if method in ("joint", "input"):
         return _jointly(fit, ridge)
+    assert effect is not None
     return Gamma("residuals", fit, effect.theta, effect.bread)
+
+
+def _inverse(matrix: np.ndarray, fit: Nuisance) -> np.ndarray:
+    """Inverse of cross products of confounders, in units of their standard deviations."""
+    unit = 1.0 / np.sqrt(np.diag(fit.centred)[fit.d])
+    return np.asarray(linalg.inv(matrix * np.outer(unit, unit)) * np.outer(unit, unit))
 
 
 def _jointly(fit: Nuisance, ridge: float) -> Gamma:
@@ -245,7 +320,8 @@ def penalised(gram: np.ndarray, ridge: float) -> np.ndarray:
     weight = gram[0, 0]
     spread = np.diag(gram)[1:] / weight - (gram[0, 1:] / weight) ** 2
     out = gram.copy()
-    out[np.diag_indices(len(out))] += ridge * weight * np.r_[0.0, np.where(spread > 0, spread, 1.0)]
+    constant = spread <= 1e-12 * np.diag(gram)[1:] / weight
+    out[np.diag_indices(len(out))] += ridge * weight * np.r_[0.0, np.where(constant, 1.0, spread)]
     return out
 
 
@@ -288,24 +364,28 @@ class Line:
         beta[0] += moved * w / self.total_weight  # the mean of the confounders is estimated too
         return np.concatenate([own, beta])
 
-    def covariances(
-        self, rows: Rows, cluster: str | None, n_clusters: int | None
-    ) -> dict[str, np.ndarray]:
-        """Covariances of gamma and the coefficients: "robust", and "cluster" with clusters."""
-        out = {"robust": rows.total(_squared, self)[0]}
-        if cluster is not None:
-            assert n_clusters is not None
-            sums = rows.grouped(_influence, cluster, n_clusters, self)
-            out["cluster"] = sums.T @ sums
-        return out
+
+def covariances(
+    rows: Rows,
+    influence: Callable[[Block], np.ndarray],
+    cluster: str | None,
+    n_clusters: int | None,
+) -> dict[str, np.ndarray]:
+    """Covariances from the influence of rows: "robust", and "cluster" with clusters."""
+    out = {"robust": rows.total(_squared, influence)[0]}
+    if cluster is not None:
+        assert n_clusters is not None
+        sums = rows.grouped(_influence, cluster, n_clusters, influence)
+        out["cluster"] = sums.T @ sums
+    return out
 
 
-def _influence(block: Block, line: Line) -> np.ndarray:
-    return line.influence(block)
+def _influence(block: Block, influence: Callable[[Block], np.ndarray]) -> np.ndarray:
+    return influence(block)
 
 
-def _squared(block: Block, line: Line) -> tuple[np.ndarray]:
-    found = line.influence(block)
+def _squared(block: Block, influence: Callable[[Block], np.ndarray]) -> tuple[np.ndarray]:
+    found = influence(block)
     return (found @ found.T,)
 
 
@@ -323,9 +403,7 @@ def reward_line(fit: Nuisance, gamma: Gamma, ridge: float) -> Line:
     on_c = inner @ (total[x, d] / fit.scale[d])
     on_c[0] += fit.shift[d] - fit.mean[fit.d]
     coef = on_y - on_c @ gamma.theta
-    return Line(
-        fit.controls, gamma, coef, inner @ unit.T, on_c, float(fit.weight_sum.sum())
-    )
+    return Line(fit.controls, gamma, coef, inner @ unit.T, on_c, float(fit.weight_sum.sum()))
 
 
 def own_rewards(rows: Rows, fit: Nuisance, theta: np.ndarray) -> np.ndarray:

@@ -191,17 +191,14 @@ def add_scores(
     model: int,
     rows: np.ndarray,
     a: np.ndarray,
-    low_a: int,
     table_a: np.ndarray,
     b: np.ndarray,
-    low_b: int,
     table_b: np.ndarray,
     y: np.ndarray,
     w: np.ndarray,
     x: np.ndarray,
     position: int,
     cluster: np.ndarray,
-    low: int,
     table: np.ndarray,
     first: int,
     strength: np.ndarray,
@@ -213,14 +210,14 @@ def add_scores(
     """Add the scores of some rows to those of their clusters, `first` being the first in `out`.
 
     `w` and `x` may be empty: unit weights, no covariates. The code of a cluster or item is
-    ``table[value - low]``. `known`, unless empty, has the scores by (a, b, outcome), which saves
+    ``table[value]``. `known`, unless empty, has the scores by (a, b, outcome), which saves
     computing them for every row; shape (2, k * k * 3).
     """
     k, q = strength.size, common.size
     tau = common[0] if has_tau else 0.0
     for n in range(rows.size):
         r = rows[n]
-        i, j = table_a[a[r] - low_a], table_b[b[r] - low_b]
+        i, j = table_a[a[r]], table_b[b[r]]
         if known.size:
             cell = (np.int64(i) * k + j) * 3 + int(2.0 * y[r])
             s, s_tau = known[0, cell], known[1, cell]
@@ -233,7 +230,7 @@ def add_scores(
             _, s, s_tau, _, _, _ = vote(model, z, tau, float(y[r]))
         if w.size:
             s, s_tau = w[r] * s, w[r] * s_tau
-        g = table[cluster[r] - low] - first
+        g = table[cluster[r]] - first
         out[g, i] += s
         out[g, j] -= s
         if has_tau:
@@ -264,19 +261,10 @@ def outer_products(sums: np.ndarray, out: np.ndarray) -> None:
 
 
 @kernel
-def seen(values: np.ndarray, low: int, out: np.ndarray) -> None:
-    """Mark in `out` which of the numbers from `low` on occur; -1 marks the last place."""
-    for r in range(values.size):
-        out[values[r] - low] = 1
-
-
-@kernel
 def histogram(
     a: np.ndarray,
-    low_a: int,
     table_a: np.ndarray,
     b: np.ndarray,
-    low_b: int,
     table_b: np.ndarray,
     y: np.ndarray,
     k: int,
@@ -296,17 +284,15 @@ def histogram(
         if twice != c or c >= three:
             odd += 1
             continue
-        out[first[np.uint64(a[r] - low_a)] + second[np.uint64(b[r] - low_b)] + c] += 1
+        out[first[np.uint64(a[r])] + second[np.uint64(b[r])] + c] += 1
     return odd
 
 
 @kernel
 def weighted_histogram(
     a: np.ndarray,
-    low_a: int,
     table_a: np.ndarray,
     b: np.ndarray,
-    low_b: int,
     table_b: np.ndarray,
     y: np.ndarray,
     w: np.ndarray,
@@ -316,24 +302,22 @@ def weighted_histogram(
 ) -> None:
     """Sums of weights and of their squares by (a, b, outcome); `out` has shape (2, k * k * 3)."""
     for r in range(y.size):
-        cell = (np.int64(table_a[a[r] - low_a]) * k + table_b[b[r] - low_b]) * 3 + int(2.0 * y[r])
+        cell = (np.int64(table_a[a[r]]) * k + table_b[b[r]]) * 3 + int(2.0 * y[r])
         out[0, cell] += w[r]
         out[1, cell] += square[r]
 
 
 @kernel
-def bucket(
-    cluster: np.ndarray, low: int, table: np.ndarray, width: int, starts: np.ndarray
-) -> np.ndarray:
+def bucket(cluster: np.ndarray, table: np.ndarray, width: int, starts: np.ndarray) -> np.ndarray:
     """Row numbers ordered by bucket of `width` clusters; `starts` takes where buckets begin."""
     for r in range(cluster.size):
-        starts[table[cluster[r] - low] // width + 1] += 1
+        starts[table[cluster[r]] // width + 1] += 1
     for g in range(1, starts.size):
         starts[g] += starts[g - 1]
     place = starts[:-1].copy()
     order = np.empty(cluster.size, np.uint32)
     for r in range(cluster.size):
-        g = table[cluster[r] - low] // width
+        g = table[cluster[r]] // width
         order[place[g]] = r
         place[g] += 1
     return order

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,13 @@ from scipy import special
 
 from causalrm.core.design import Design, encode_new, formula_text
 from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
-from causalrm.core.estimator import Estimator
 from causalrm.core.parallel import blas_limit
 from causalrm.core.result import Assumption
 from causalrm.preference import _kernels as K
+from causalrm.preference.base import VoteModel, check_choice, check_penalty
 from causalrm.preference.fitting import Setup, check_connected, covariances, newton
 from causalrm.preference.result import BradleyTerryResult
-from causalrm.preference.votes import Heaps, Roles, Votes, heap, locate_labels, read
+from causalrm.preference.votes import Heaps, Roles, Votes, heap, locate_labels
 
 _MODELS = {
     ("half", "logit"): K.HALF_LOGIT,
@@ -29,11 +28,10 @@ _MODELS = {
     ("rao_kupper", "probit"): K.RAO_KUPPER_PROBIT,
 }
 _TAU = {K.DAVIDSON: "nu", K.RAO_KUPPER_LOGIT: "theta", K.RAO_KUPPER_PROBIT: "tau"}
-_FEW_CLUSTERS = 30
 _SMALL = 500  # items up to which linear algebra is quicker on one thread
 
 
-class BradleyTerry(Estimator):
+class BradleyTerry(VoteModel):
     r"""Bradley-Terry model of paired comparisons, and its relatives.
 
     Item a beats item b with probability :math:`F(\theta_a - \theta_b + \delta + x^\top\beta)`,
@@ -119,68 +117,26 @@ class BradleyTerry(Estimator):
         self.n_boot = n_boot
         self.rng = rng
 
-    def fit(
-        self,
-        data: Any,
-        *,
-        a: str,
-        b: str,
-        outcome: str,
-        weights: str | None = None,
-        counts: str | None = None,
-        cluster: str | None = None,
-    ) -> Self:
-        """Fit by maximum likelihood.
+    def _formula(self) -> str | None:
+        return None if self.covariates is None else formula_text(self.covariates, "covariates")
 
-        Parameters
-        ----------
-        data : data frame, path of parquet files, pyarrow data set, or Dask data frame
-            One row per comparison, or per heap of equal ones with `counts`. Parquet files and Dask
-            collections are read part by part; the codes of their votes are kept in memory.
-        a, b : str
-            Columns of the two items.
-        outcome : str
-            Column of 1 (a wins), 0 (b wins) and 0.5 (tie), or of the labels win, loss and tie. With
-            ties as half wins any share of a win between 0 and 1 will do.
-        weights : str, optional
-            Column of sampling weights of at least 0; only their ratios matter.
-        counts : str, optional
-            Column of the number of votes that a row stands for.
-        cluster : str, optional
-            Column that labels votes that depend on one another: the rater, or the prompt.
-
-        Returns
-        -------
-        BradleyTerry
-            Itself, with `result_`.
-
-        Raises
-        ------
-        DataError
-            When a column is missing, incomplete or of the wrong kind, or an item meets itself.
-        IdentificationError
-            When an item only wins or only loses, items were never connected, or covariates
-            determine each other or the outcome; the message names them and the remedy.
-        ConvergenceError
-            When the likelihood has no maximum.
-        """
-        roles = Roles(a, b, outcome, weights, counts, cluster)
-        log: list[str] = []
-        model = self._model()
-        formula = None if self.covariates is None else formula_text(self.covariates, "covariates")
-        votes = read(data, roles, formula)
+    def _fit(self, votes: Votes, roles: Roles, log: list[str]) -> BradleyTerryResult:
+        model = _MODELS[self.ties, self.link]
         heaps = heap(votes, self.position)
         setup = self._setup(model, votes, heaps, roles)
         k = len(votes.items)
-        self._check_clusters(votes, roles, log)
+        if (heaps.y == 0.5).all():
+            warn(
+                f"All {votes.n_votes} votes are ties: strengths are equal, with standard errors of "
+                "zero, as votes that do not vary say nothing of how much they might.",
+                IdentificationWarning,
+                log,
+            )
         parts = check_connected(heaps, votes.items, setup.ridge)
         with blas_limit(1) if k <= _SMALL else nullcontext():
             fitted, sums = newton(heaps, setup, k)
             boot = self.n_boot if self.covariance == "bootstrap" else 0
             matrices, entropy = covariances(votes, heaps, setup, fitted, sums, boot, self.rng)
-        used = self.covariance
-        if used == "auto":
-            used = "robust" if cluster is None else "cluster"
         strength = fitted.strength[1:] - fitted.strength[0]
         first = setup.has_tau + int(self.position)
         parameters = ["strength"] * (k - 1) + list(setup.names[: setup.has_tau])
@@ -188,7 +144,7 @@ class BradleyTerry(Estimator):
         diagnostics = self._diagnostics(votes, heaps, fitted.iterations, parts)
         deviance = _deviance(heaps, setup, k, fitted.value)
         diagnostics |= deviance
-        self.result_ = BradleyTerryResult(
+        return BradleyTerryResult(
             call=self._call(vars(roles)),
             n_obs=votes.n_votes,
             entropy=entropy,
@@ -199,52 +155,35 @@ class BradleyTerry(Estimator):
             term=(*map(str, votes.items[1:]), *setup.names),
             estimates=np.concatenate([strength, fitted.common]),
             covariances=matrices,
-            covariance=used,
+            covariance=self._used(votes),
             loglik=fitted.value,
             n_params=k - 1 + len(setup.names),
-            df_resid=None if cluster is None else float(votes.n_clusters - 1),
+            df_resid=None if votes.cluster is None else float(votes.n_clusters - 1),
             items=votes.items,
             model=model,
             position=self.position,
             design=None if votes.design is None else votes.design.to_dict(),
             votes=_votes_by_item(votes, heaps),
         )
-        return self
 
     # ------------------------------------------------------------ checks
 
-    def _model(self) -> int:
-        """The likelihood that the options name."""
-        for name, value, known in (
-            ("ties", self.ties, ("half", "davidson", "rao_kupper")),
-            ("link", self.link, ("logit", "probit")),
-            ("covariance", self.covariance,
-             ("auto", "model", "robust", "cluster", "bootstrap")),
-            ("position", self.position, (True, False)),
-        ):  # fmt: skip
-            if not any(value is option or value == option for option in known):
-                raise DataError(
-                    f"Expected {name} to be one of {', '.join(map(repr, known))}, but saw "
-                    f"{value!r}. Choose one of these."
-                )
+    def _check_options(self) -> None:
+        for name, known in (
+            ("ties", ("half", "davidson", "rao_kupper")),
+            ("link", ("logit", "probit")),
+            ("covariance", ("auto", "model", "robust", "cluster", "bootstrap")),
+            ("position", (True, False)),
+        ):
+            check_choice(name, getattr(self, name), known)
         if (self.ties, self.link) not in _MODELS:
             raise DataError(
                 "Expected a logit link with Davidson's ties, but saw link='probit'. Choose "
                 "ties='rao_kupper' for a probit model with ties."
             )
-        penalty = self.penalty
-        if penalty is not None and not (
-            isinstance(penalty, int | float) and 0 <= penalty < math.inf
-        ):
-            raise DataError(
-                f"Expected penalty to be None or a number of at least 0, but saw {penalty!r}. Give "
-                "such a number."
-            )
-        if not (isinstance(self.n_boot, int) and self.n_boot > 1):
-            raise DataError(
-                f"Expected n_boot above 1, but saw {self.n_boot!r}. Give such a number."
-            )
-        return _MODELS[self.ties, self.link]
+        check_penalty(self.penalty)
+        if not (isinstance(self.n_boot, int | np.integer) and self.n_boot > 1):
+            raise DataError(f"Expected n_boot above 1, but saw {self.n_boot!r}.")
 
     def _setup(self, model: int, votes: Votes, h: Heaps, roles: Roles) -> Setup:
         """Names of the common parameters, after looking at whether the votes can tell them."""
@@ -275,28 +214,6 @@ class BradleyTerry(Estimator):
             names += votes.design.terms[int(votes.design.has_intercept) :]
         return Setup(model, bool(self.position), float(self.penalty or 0.0), tuple(names))
 
-    def _check_clusters(self, votes: Votes, roles: Roles, log: list[str]) -> None:
-        if votes.cluster is None:
-            if self.covariance == "cluster":
-                raise DataError(
-                    "Expected a cluster column for covariance='cluster', but fit was called "
-                    "without one. Give fit(..., cluster=...)."
-                )
-            return
-        if votes.n_clusters < 2:
-            raise DataError(
-                f"Expected at least two clusters in column {roles.cluster!r}, but saw "
-                f"{votes.n_clusters}. Leave cluster out."
-            )
-        if votes.n_clusters < _FEW_CLUSTERS:
-            warn(
-                f"Only {votes.n_clusters} clusters: cluster-robust standard errors are too small "
-                f"on average below about {_FEW_CLUSTERS}. Intervals use t with "
-                f"{votes.n_clusters - 1} degrees of freedom.",
-                IdentificationWarning,
-                log,
-            )
-
     # ------------------------------------------------------------ what is reported
 
     def _diagnostics(
@@ -309,8 +226,8 @@ class BradleyTerry(Estimator):
             "pairs": len(h.first),
             **parts,
         }
-        if votes.w.size and not votes.w.all():
-            out["rows_without_weight"] = int(np.count_nonzero(votes.w == 0))
+        if votes.unused:
+            out["rows_without_weight"] = votes.unused
         if votes.cluster is not None:
             out["clusters"] = votes.n_clusters
         return out

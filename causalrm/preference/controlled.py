@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from causalrm.core.result import Assumption, LikelihoodResult, Scale
 from causalrm.preference.differences import fit_differences
 
 _FORMS = ("tanh", "linear")
+_SHOWN = ("estimate", "std_error", "conf_low", "conf_high")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -99,7 +101,7 @@ def controlled_win_rate(
     cluster : str, optional
         Column that labels dependent rows, such as the instruction where it was judged repeatedly.
     weights : str, optional
-        Column of sampling weights.
+        Column of sampling weights. Rows of weight 0 are left out.
     form : {"tanh", "linear"}, default "tanh"
         Function f of the scaled differences; the hyperbolic tangent levels off at long answers.
     at : {"zero", "average"}, default "zero"
@@ -161,58 +163,44 @@ def controlled_win_rate(
         check(rows, [weights], lambda w: w < 0, "weights of at least 0", "Correct them.", index)
     parts = [block for _, block in rows.parts()]
     columns = {c: np.concatenate([np.asarray(p[c]) for p in parts]) for c in parts[0]}
+    if weights is not None:  # rows without weight say nothing, not even of the scale of a control
+        used = columns[weights] > 0
+        if not used.any():
+            raise DataError(
+                f"Expected positive values in column {weights!r}, but all {len(used)} are 0."
+            )
+        columns = {name: c[used] for name, c in columns.items()}
+    roles = (outcome, names, difficulty, cluster, weights)
+    labels = ("outcome", "controls", "difficulty", "cluster", "weights")
     call = {
         "estimator": "controlled_win_rate",
         "options": {"form": form, "at": at, "penalty": penalty},
-        "roles": {
-            role: column
-            for role, column in (
-                ("outcome", outcome), ("controls", names), ("difficulty", difficulty),
-                ("cluster", cluster), ("weights", weights),
-            )
-            if column is not None
-        },
-    }  # fmt: skip
-    roles = (outcome, names, difficulty, cluster, weights)
+        "roles": {label: c for label, c in zip(labels, roles, strict=True) if c is not None},
+    }
+    one = partial(_one, roles=roles, form=form, at=at, penalty=penalty, call=call)
     if model is None:
-        return _one(columns, roles, form, at, penalty, call)
+        return one(columns)
     levels = next(c.levels for c in reader.columns if c.name == model) or ()
-    return pd.DataFrame(_each(columns, model, levels, roles, form, at, penalty, call)).sort_values(
-        "estimate", ascending=False, ignore_index=True
-    )
+    table = []
+    for code, level in enumerate(levels):
+        part = {name: c[columns[model] == code] for name, c in columns.items()}
+        plain = _plain(part, roles) if len(part[model]) else (math.nan, math.nan)
+        row = {"model": level} | dict.fromkeys(_SHOWN, math.nan)
+        row |= {"win_rate": plain[0], "win_rate_std_error": plain[1], "naive_std_error": math.nan}
+        row |= {"n": len(part[outcome]), "note": ""}
+        try:
+            fit = one(part)
+        except (IdentificationError, DataError) as error:  # one model must not stop the others
+            row["note"] = str(error).partition(". ")[0].rstrip(".") + "."
+        else:
+            first = fit.to_frame().iloc[0]
+            row |= {c: float(first[c]) for c in _SHOWN}
+            row["naive_std_error"] = fit.raw["naive_std_error"]
+        table.append(row)
+    return pd.DataFrame(table).sort_values("estimate", ascending=False, ignore_index=True)
 
 
 _Roles = tuple[str, list[str], str | None, str | None, str | None]
-
-
-def _each(
-    columns: dict[str, np.ndarray],
-    model: str,
-    levels: tuple[Any, ...],
-    roles: _Roles,
-    form: str,
-    at: str,
-    penalty: float | None,
-    call: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    """One row of the table per model; what cannot be estimated has a note."""
-    for code, level in enumerate(levels):
-        part = {name: c[columns[model] == code] for name, c in columns.items()}
-        row = {"model": level} | dict.fromkeys(
-            ("estimate", "std_error", "conf_low", "conf_high"), math.nan
-        )
-        plain = _plain(part, roles)
-        row |= {"win_rate": plain[0], "win_rate_std_error": plain[1], "naive_std_error": math.nan}
-        row |= {"n": len(part[roles[0]]), "note": ""}
-        try:
-            fit = _one(part, roles, form, at, penalty, call)
-        except IdentificationError as error:
-            row["note"] = str(error).partition(". ")[0] + "."
-        else:
-            first = fit.to_frame().iloc[0]
-            row |= {c: float(first[c]) for c in ("estimate", "std_error", "conf_low", "conf_high")}
-            row["naive_std_error"] = fit.raw["naive_std_error"]
-        yield row
 
 
 def _plain(columns: dict[str, np.ndarray], roles: _Roles) -> tuple[float, float]:
@@ -239,6 +227,8 @@ def _one(
     outcome, names, difficulty, cluster, weights = roles
     y = np.asarray(columns[outcome], dtype=float)
     n = len(y)
+    if not n:
+        raise IdentificationError("Expected rows of positive weight, but saw none. Drop the model.")
     if y.min() == y.max():
         raise IdentificationError(
             f"Expected outcomes that vary, but all {n} are {y[0]:g}: the log-odds of a win have no "

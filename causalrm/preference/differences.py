@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse, special
+from scipy.sparse.linalg import LinearOperator, cg
 
 from causalrm.core.blocks import Block, Rows
 from causalrm.core.errors import (
     ConvergenceWarning,
     DataError,
     IdentificationError,
-    IdentificationWarning,
     warn,
 )
 from causalrm.core.inference import condition_number, invert_information, sandwich
@@ -22,6 +22,7 @@ from causalrm.core.linear import dependent_columns
 from causalrm.core.optimize import maximize
 from causalrm.core.parallel import blas_limit
 from causalrm.preference import _kernels_reward as k
+from causalrm.preference.base import check_clusters
 
 Matrix = Any  # an array, or a CSR array, of rows of features
 LOSSES = ("bt", "margin", "scaled", "regression")
@@ -29,7 +30,6 @@ LOSSES = ("bt", "margin", "scaled", "regression")
 _NARROW = 64  # columns up to which a plain loop beats BLAS
 _WIDE = 2_000  # penalised columns from which on no Hessian is formed
 _SEPARATED = 1e-5  # curvature that is left along a direction, as a share of that at zero
-_FEW_CLUSTERS = 30
 
 
 @dataclass(frozen=True)
@@ -217,14 +217,19 @@ def fit_differences(
     if firth and sparse.issparse(d):
         d = d.toarray()
     rows = Differences(d if sparse.issparse(d) else np.ascontiguousarray(d), y, margin, w, squared)
-    ridge = np.zeros(rows.p) if firth or penalty is None else np.broadcast_to(penalty, rows.p)
-    ridge = np.asarray(ridge, dtype=float)
+    ridge = np.asarray(0.0 if firth or penalty is None else penalty, dtype=float)
+    if ridge.ndim and len(ridge) != rows.p:
+        raise DataError(
+            f"Expected a penalty for each of the {rows.p} features, or one for all, but saw "
+            f"{len(ridge)}."
+        )
+    ridge = np.broadcast_to(ridge, rows.p)
     ties = int(np.count_nonzero(outcome[used] == 0.5))
     codes, n_clusters = None, None
     if cluster is not None:
         levels, codes = np.unique(cluster[used], return_inverse=True)
         n_clusters = len(levels)
-        _check_clusters(n_clusters, log)
+        check_clusters(n_clusters, log)
     if rows.p > _WIDE and (ridge > 0).all():
         with blas_limit(1):
             beta, value, converged, steps = _wide(rows, ridge)
@@ -290,19 +295,6 @@ def reduced(
     return np.asarray(outcome, dtype=float), margin, w, False
 
 
-def _check_clusters(n_clusters: int, log: list[str] | None) -> None:
-    if n_clusters < 2:
-        raise DataError("Expected at least two clusters, but saw one. Leave cluster out.")
-    if n_clusters < _FEW_CLUSTERS:
-        warn(
-            f"Only {n_clusters} clusters: cluster-robust standard errors are too small on average "
-            f"below about {_FEW_CLUSTERS}. Intervals use t with {n_clusters - 1} degrees of "
-            "freedom.",
-            IdentificationWarning,
-            log,
-        )
-
-
 def _warn_unless_converged(found: DifferenceFit, log: list[str] | None) -> None:
     if not found.converged:
         warn(
@@ -358,8 +350,8 @@ def _check_separation(
     raise IdentificationError(
         "Expected outcomes that the features do not predict without error, but a combination of "
         f"{_some(involved)} separates better from worse answers in all pairs in which it varies, "
-        "so that its coefficient is infinite. Give a penalty (such as penalty=1.0), or "
-        'penalty="firth" for finite estimates with little bias.'
+        "so that its coefficient is infinite. Give a penalty (such as penalty=1.0; "
+        'PreferenceRewardModel also takes penalty="firth", which has little bias).'
     )
 
 
@@ -380,7 +372,10 @@ def _wide(rows: Differences, ridge: np.ndarray) -> tuple[np.ndarray, float, bool
         def product(v: np.ndarray, h: np.ndarray = h) -> np.ndarray:
             return np.asarray(d.T @ (-h * (d @ v)) + ridge * v)
 
-        direction = _conjugate(product, score, diagonal)
+        hessian = LinearOperator((rows.p, rows.p), matvec=product, dtype=float)
+        direction, _ = cg(
+            hessian, score, rtol=1e-6, maxiter=1000, M=sparse.diags_array(1.0 / diagonal)
+        )
         gain = 0.5 * float(score @ direction)
         if gain <= max(1e-10, 64 * np.finfo(float).eps * (1.0 + abs(value))):
             return beta, value, True, step
@@ -393,25 +388,3 @@ def _wide(rows: Differences, ridge: np.ndarray) -> tuple[np.ndarray, float, bool
             size *= 0.25
         beta = trial
     return beta, value, False, step
-
-
-def _conjugate(
-    product: Callable[[np.ndarray], np.ndarray], b: np.ndarray, diagonal: np.ndarray
-) -> np.ndarray:
-    """Solve ``product(x) = b`` by preconditioned conjugate gradients."""
-    x = np.zeros_like(b)
-    r = b.copy()
-    z = r / diagonal
-    direction, rz = z.copy(), float(r @ z)
-    stop = 1e-12 * rz
-    for _ in range(1000):
-        if rz <= stop or rz == 0.0:
-            break
-        ap = product(direction)
-        step = rz / float(direction @ ap)
-        x += step * direction
-        r -= step * ap
-        z = r / diagonal
-        new = float(r @ z)
-        direction, rz = z + (new / rz) * direction, new
-    return x

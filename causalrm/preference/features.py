@@ -36,12 +36,13 @@ def features(
 ) -> tuple[Matrix, tuple[str, ...]]:
     """Features as a dense or CSR array of floats, and their names."""
     if hasattr(x, "columns") or type(x).__module__.startswith(("pyarrow", "polars")):
+        if isinstance(x, pd.DataFrame):  # columns may have numbers as names
+            x = x.set_axis(x.columns.astype(str), axis=1)
         source = Source(x)
-        called = {str(name): name for name in source.names}
-        wanted = [called.get(name, name) for name in (called if names is None else names)]
+        wanted = list(source.names if names is None else names)
         _, rows = scan(source, numbers=wanted)
         columns = [np.asarray(rows.columns[name], dtype=float) for name in wanted]
-        return np.column_stack(columns), tuple(map(str, wanted))
+        return np.column_stack(columns), tuple(wanted)
     if sparse.issparse(x):
         out = sparse.csr_array(x, dtype=np.float64)
         out.sum_duplicates()
@@ -114,8 +115,10 @@ def labels(values: ArrayLike, n: int) -> np.ndarray:
     if labels.shape != (n,):
         raise DataError(f"Expected cluster of shape ({n},), one per pair, but saw {labels.shape}.")
     codes = pd.factorize(labels)[0]
-    if (codes < 0).any():
+    bad = np.flatnonzero(codes < 0)
+    if len(bad):
         raise DataError(
-            f"Expected a cluster for every pair, but {np.count_nonzero(codes < 0)} are missing."
+            f"Expected a cluster for every pair, but {len(bad)} of {n} are missing (first rows: "
+            f"{first_rows(list(map(int, bad[:6])), None)}). Drop these pairs."
         )
     return np.asarray(codes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ def check_connected(h: Heaps, items: Sequence[Any], ridge: float) -> dict[str, i
         if _reaches_all(beats) and _reaches_all(beats.T):
             return {"components": 1, "strong_components": 1}
     loser, winner = (np.concatenate([x[won], z[lost]]) for x, z in ((h.j, h.i), (h.i, h.j)))
-    graph = sparse.csr_array((np.ones(len(loser), np.int8), (loser, winner)), shape=(k, k))
+    graph = sparse.csr_array((np.ones(len(loser), bool), (loser, winner)), shape=(k, k))
     parts, weak = csgraph.connected_components(graph, directed=True, connection="weak")
     pieces, strong = csgraph.connected_components(graph, directed=True, connection="strong")
     out = {"components": int(parts), "strong_components": int(pieces)}
@@ -115,19 +115,14 @@ def check_connected(h: Heaps, items: Sequence[Any], ridge: float) -> dict[str, i
             "give a penalty, such as BradleyTerry(penalty=1.0)."
         )
     crossing = strong[loser] != strong[winner]
-    beaten = np.zeros(pieces, bool)
-    beaten[strong[loser[crossing]]] = True  # some item outside won against the part
-    wins = np.zeros(pieces, bool)
-    wins[strong[winner[crossing]]] = True
-    never_lose = np.flatnonzero(~beaten & wins)
-    never_win = np.flatnonzero(beaten & ~wins)
+    beaten, wins = (np.isin(np.arange(pieces), strong[x[crossing]]) for x in (loser, winner))
     said = []
-    for part, words in ((never_lose, "never lose"), (never_win, "never win")):
-        names = [items[int(i)] for i in np.flatnonzero(np.isin(strong, part))]
-        if names:
-            said.append(f"{_listed(names)} {words} against the others")
+    for part, words in ((~beaten & wins, "lost"), (beaten & ~wins, "won")):
+        names = [items[int(i)] for i in np.flatnonzero(part[strong])]
+        if 0 < len(names) <= max(k // 2, 1):  # the few, not the many that they met
+            said.append(f"{_listed(names)} never {words} against the others")
     raise IdentificationError(
-        f"Expected every item to win and to lose, directly or by a chain of comparisons, but "
+        "Expected every item to win and to lose, directly or by a chain of comparisons, but "
         f"{' and '.join(said)}: their strengths have no finite estimate. Remove these items, add "
         "comparisons, or give a penalty, such as BradleyTerry(penalty=1.0), whose estimates are "
         "finite."
@@ -382,7 +377,7 @@ def cluster_meat(v: Votes, s: Setup, strength: np.ndarray, common: np.ndarray) -
     width = max(1, min(_SUMS // size, -(-v.n_clusters // 8)))
     starts = np.zeros(-(-v.n_clusters // width) + 1, np.int64)
     c = v.cluster
-    order = K.bucket(c.values, c.low, c.table, width, starts)
+    order = K.bucket(c.values, c.table, width, starts)
     known = _known_scores(v, s, strength, common)
     thin = (2.0 * len(v.y) / v.n_clusters) ** 2 < size * size / 8  # few entries per cluster
 
@@ -390,7 +385,7 @@ def cluster_meat(v: Votes, s: Setup, strength: np.ndarray, common: np.ndarray) -
         rows = order[starts[g] : starts[g + 1]]
         sums = np.zeros((min(width, v.n_clusters - g * width), size))
         K.add_scores(
-            s.model, rows, *v.columns, v.w, v.x, int(s.position), c.values, c.low, c.table,
+            s.model, rows, *v.columns, v.w, v.x, int(s.position), c.values, c.table,
             g * width, strength, common, s.has_tau, known, sums,
         )  # fmt: skip
         if not thin:
@@ -466,14 +461,14 @@ def bootstrap(
     def refit(child: np.random.Generator) -> np.ndarray:
         if v.cluster is None:
             w = child.standard_gamma(shape) * h.square / np.where(h.w > 0, h.w, 1.0)
-            heaps = Heaps(h.i, h.j, h.y, w, w, h.pair, h.first, h.second, h.x)
         else:
             factor = child.standard_exponential(v.n_clusters)
             votes = reweighted(v, factor / factor.mean())
-            if h.x.shape[0] > int(s.position) or len(h.i) == len(v.y):
-                heaps = Heaps(h.i, h.j, h.y, votes.w, votes.w, h.pair, h.first, h.second, h.x)
-            else:
-                heaps = heap(votes, s.position)
+            w = votes.w
+        if v.cluster is None or h.rowwise:
+            heaps = replace(h, w=w, square=w)
+        else:
+            heaps = heap(votes, s.position)
         found, _ = newton(heaps, s, k, fit)
         return np.concatenate([found.strength[1:] - found.strength[0], found.common])
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,12 @@ from scipy import linalg, optimize, special
 
 from causalrm.core import plotting
 from causalrm.core.errors import ConvergenceWarning, DataError, IdentificationError, warn
-from causalrm.core.estimator import Estimator
 from causalrm.core.inference import gradient_of
 from causalrm.core.random import RNG, resolve, spawn
 from causalrm.core.result import Assumption, LikelihoodResult, Test
+from causalrm.preference import _kernels as K
 from causalrm.preference import pair_table as pt
+from causalrm.preference.base import VoteModel, check_penalty
 from causalrm.preference.planes import (
     Vectors,
     across,
@@ -25,7 +25,7 @@ from causalrm.preference.planes import (
     pair_scores,
     scores_of,
 )
-from causalrm.preference.votes import Roles, read
+from causalrm.preference.votes import Roles, Votes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,21 +88,16 @@ class GeneralPreferenceResult(LikelihoodResult):
             Columns `plane`, `singular_value`, `item`, `x`, `y`. Items of a plane with the same y
             are ordered by x, as in Bradley-Terry; items all around the origin form a cycle.
         """
-        parts = []
-        for plane, value in enumerate(self.singular_values):
-            x, y = self.vectors[:, 2 * plane], self.vectors[:, 2 * plane + 1]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "plane": plane + 1,
-                        "singular_value": value,
-                        "item": list(self.items),
-                        "x": x,
-                        "y": y,
-                    }
-                )  # fmt: skip
-            )
-        return pd.concat(parts, ignore_index=True)
+        k, planes = len(self.items), self.rank // 2
+        return pd.DataFrame(
+            {
+                "plane": np.repeat(np.arange(1, planes + 1), k),
+                "singular_value": np.repeat(self.singular_values, k),
+                "item": list(self.items) * planes,
+                "x": self.vectors[:, 0::2].T.ravel(),
+                "y": self.vectors[:, 1::2].T.ravel(),
+            }
+        )
 
     def transitivity_test(self) -> Test:
         """Test that one strength per item explains all pairs (Bradley-Terry).
@@ -162,7 +157,7 @@ class GeneralPreferencePlots:
         return ax
 
 
-class GeneralPreference(Estimator):
+class GeneralPreference(VoteModel):
     r"""Paired comparisons whose order may cycle.
 
     Item i has a vector :math:`v_i` of even dimension, and a beats b with log-odds
@@ -239,72 +234,24 @@ class GeneralPreference(Estimator):
         self.covariance = covariance
         self.rng = rng
 
-    def fit(
-        self,
-        data: Any,
-        *,
-        a: str,
-        b: str,
-        outcome: str,
-        weights: str | None = None,
-        counts: str | None = None,
-        cluster: str | None = None,
-    ) -> Self:
-        """Fit by maximum likelihood, ties as half a win.
-
-        Parameters
-        ----------
-        data : data frame
-            One row per vote, or per group of equal votes with `counts`.
-        a, b : str
-            Columns of the two items.
-        outcome : str
-            Column of 1 (a wins), 0 (b wins), 0.5 (tie) or shares between, or of the labels win,
-            loss and tie.
-        weights : str, optional
-            Column of sampling weights; only their ratios matter.
-        counts : str, optional
-            Column of the number of votes of a row.
-        cluster : str, optional
-            Column that labels dependent votes, such as the rater.
-
-        Returns
-        -------
-        GeneralPreference
-            Itself, with `result_`.
-
-        Raises
-        ------
-        DataError
-            When a column is missing, incomplete or of the wrong kind.
-        IdentificationError
-            When there are too few different pairs for the rank, or a score runs to infinity.
-        """
-        log: list[str] = []
-        roles = Roles(a, b, outcome, weights, counts, cluster)
-        table = pt.pair_table(read(data, roles, None))
+    def _fit(self, votes: Votes, roles: Roles, log: list[str]) -> GeneralPreferenceResult:
+        table = pt.pair_table(votes)
         rank, k = self._checked(len(table.items)), len(table.items)
         d = k * rank - rank * (rank + 1) // 2
         if len(table.n) < d and not self.penalty:
             raise IdentificationError(
                 f"Expected at least {d} different pairs for rank {rank} and {k} items, but columns "
-                f"{a!r} and {b!r} have {len(table.n)}. Lower the rank, or give a penalty (such "
-                "as penalty=1.0)."
+                f"{roles.a!r} and {roles.b!r} have {len(table.n)}. Lower the rank, or give a "
+                "penalty (such as penalty=1.0)."
             )
         signs, starts = spawn(self.rng, 2)
         _, entropy = resolve(self.rng)
         theta, loglik_transitive, transitivity = _transitive(table, self.draws, signs)
         v, converged, tried = self._search(table, theta, rank, starts)
         eta = Vectors(table, rank, v).eta(np.zeros(v.size))
-        far = np.flatnonzero(np.abs(eta) > _INFINITE)
-        if far.size and not self.penalty:
-            pairs = [
-                f"{table.items[table.first[p]]} / {table.items[table.second[p]]}" for p in far[:5]
-            ]
-            raise IdentificationError(
-                f"Expected finite scores, but those of {far.size} of {len(eta)} pairs run to "
-                f"infinity ({', '.join(pairs)}): one of the two always wins. Give a penalty (such "
-                "as penalty=1.0), or lower the rank."
+        if not self.penalty:
+            pt.refuse_infinite(
+                table, eta, _INFINITE, "Give a penalty (such as penalty=1.0), or lower the rank."
             )
         if not converged:
             warn(
@@ -320,7 +267,7 @@ class GeneralPreference(Estimator):
         penalised = -hessian + self.penalty * np.eye(len(u))
         names = [f"direction {i + 1} of the score matrix" for i in range(len(u))]
         found, df = pt.covariances(
-            table, eta, local.jacobian(u), -hessian, penalised, "logit", names, log
+            table, eta, local.jacobian(u), -hessian, penalised, "logit", names
         )
         scale = np.sqrt(np.clip(np.diag(basis @ found["model"] @ basis.T), 1e-12, None))
         anchors = anchors_of(v)
@@ -328,11 +275,8 @@ class GeneralPreference(Estimator):
             lambda t: canonical(t.reshape(v.shape), anchors).T.ravel(), v.ravel(), scale
         )
         turned = {kind: turn @ basis @ c @ basis.T @ turn.T for kind, c in found.items()}
-        used = self.covariance
-        if used == "auto":
-            used = "robust" if cluster is None else "cluster"
         x, y = v[:, 0::2], v[:, 1::2]
-        self.result_ = GeneralPreferenceResult(
+        return GeneralPreferenceResult(
             call=self._call(vars(roles)),
             n_obs=table.n_votes,
             entropy=entropy,
@@ -347,7 +291,7 @@ class GeneralPreference(Estimator):
             term=tuple(map(str, table.items)) * rank,
             estimates=v.T.ravel(),
             covariances={kind: 0.5 * (c + c.T) for kind, c in turned.items()},
-            covariance=used,
+            covariance=self._used(votes),
             loglik=pt.rows(table, eta, "logit")[0],
             n_params=d,
             df_resid=df,
@@ -356,9 +300,12 @@ class GeneralPreference(Estimator):
             singular_values=np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0)),
             loglik_transitive=loglik_transitive,
             transitivity=transitivity,
-            assumptions=_assumptions(rank, transitivity, tried, cluster),
+            assumptions=_assumptions(rank, transitivity, tried, roles.cluster),
         )
-        return self
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        check_penalty(self.penalty)
 
     def _checked(self, k: int) -> int:
         rank = self.rank
@@ -366,8 +313,6 @@ class GeneralPreference(Estimator):
             raise DataError(
                 f"Expected an even rank from 2 to the number of items ({k}), but saw {rank!r}."
             )
-        if not 0 <= self.penalty < math.inf:
-            raise DataError(f"Expected a penalty of at least 0, but saw {self.penalty!r}.")
         return int(rank)
 
     def _search(
@@ -394,7 +339,7 @@ class GeneralPreference(Estimator):
         for _ in range(20):  # each round takes out the moves that leave all scores as they are
             basis = across(v)
             local = Vectors(table, rank, v, basis)
-            function = _penalised(pt.objective(table, local, "logit"), local, self.penalty)
+            function = pt.objective(table, local, "logit", local.prior(self.penalty))
             u, converged, steps = pt.climb(function, np.zeros(basis.shape[1]))
             v = canonical(local.vectors(u))
             if converged and steps <= 1:
@@ -429,48 +374,15 @@ class GeneralPreference(Estimator):
         )
 
 
-def _penalised(function: Any, local: Vectors, penalty: float) -> Any:
-    """Subtract the penalty on the vectors themselves, not on the moves."""
-    if not penalty:
-        return function
-
-    def changed(u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        value, score, hessian, none = function(u)
-        v = local.vectors(u).ravel()
-        value -= 0.5 * penalty * float(v @ v)
-        return value, score - penalty * local.basis.T @ v, hessian - penalty * np.eye(len(u)), none
-
-    return changed
-
-
-class _Strengths:
-    """Differences of strengths: Bradley-Terry."""
-
-    def __init__(self, design: np.ndarray):
-        self.design = design
-
-    def eta(self, theta: np.ndarray) -> np.ndarray:
-        return np.asarray(self.design @ theta)
-
-    def jacobian(self, theta: np.ndarray) -> np.ndarray:
-        return self.design
-
-    def curvature(self, theta: np.ndarray, g: np.ndarray) -> np.ndarray:
-        return np.zeros((len(theta), len(theta)))
-
-
 def _transitive(
     table: pt.PairTable, draws: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, dict[str, float]]:
     """Bradley-Terry on the same votes, and the test of what it leaves."""
     design = table.incidence
     # A trace of a ridge: strengths of items that always win, or of separate groups, stay finite.
-    ridge = 1e-6
-    score = _Strengths(design)
-    theta, _, _ = pt.climb(pt.objective(table, score, "logit", ridge), np.zeros(design.shape[1]))
-    theta = theta - theta.mean()
+    theta, value = table.bradley_terry(K.HALF_LOGIT, ridge=1e-6)
     eta = design @ theta
-    value, g, h, _, _ = pt.rows(table, eta, "logit")
+    _, g, h, _, _ = pt.rows(table, eta, "logit")
     share = table.s / table.n
     saturated = special.xlogy(table.s, share) + special.xlogy(table.n - table.s, 1 - share)
     p = special.expit(eta)
@@ -525,13 +437,5 @@ def _assumptions(
             f"{reached} of {len(tried)} starts reached it; raise n_starts where it is one.",
             "supported" if reached > 1 else "untested",
         ),
-        Assumption(
-            "Independent " + ("votes" if cluster is None else "clusters"),
-            "Votes are independent"
-            if cluster is None
-            else f"Votes of different values of {cluster} are independent",
-            "Votes of one rater or prompt are dependent; give them as cluster."
-            if cluster is None
-            else "Standard errors and the test of transitivity allow any dependence within.",
-        ),
+        pt.independence(cluster),
     )

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy import linalg, sparse, special
 
-from causalrm.core.errors import IdentificationWarning, warn
+from causalrm.core.errors import IdentificationError
 from causalrm.core.inference import invert_information, quantile, sandwich
 from causalrm.core.optimize import Objective
-from causalrm.preference.votes import Votes, heap, locate_labels
+from causalrm.core.result import Assumption
+from causalrm.preference.fitting import Setup, newton
+from causalrm.preference.votes import Heaps, Votes, heap, locate_labels
 
-_FEW_CLUSTERS = 30
 _STEPS = 200
 
 
@@ -50,6 +51,17 @@ class PairTable:
     n_votes: int
     ties: float
 
+    def bradley_terry(self, model: int, ridge: float = 0.0) -> tuple[np.ndarray, float]:
+        """Strengths that sum to zero, of a model with ties as half wins, and the likelihood."""
+        none = np.empty((0, len(self.n)))
+        pair = np.arange(len(self.n))
+        h = Heaps(
+            self.first.astype(np.int32), self.second.astype(np.int32), self.s / self.n, self.n,
+            self.n, pair, self.first, self.second, none,
+        )  # fmt: skip
+        found, _ = newton(h, Setup(model, False, ridge, ()), len(self.items))
+        return found.strength - found.strength.mean(), found.value
+
     @property
     def incidence(self) -> np.ndarray:
         """1 for the first item of a pair and -1 for the second, shape (p, k)."""
@@ -69,16 +81,13 @@ def pair_table(votes: Votes) -> PairTable:
     if votes.cluster is not None:
         a, b = votes.a.codes.astype(np.int64), votes.b.codes.astype(np.int64)
         k = len(votes.items)
-        place = np.full(k * k, -1)
+        place = np.empty(k * k, dtype=np.int64)
         place[h.first * k + h.second] = np.arange(size)
         pair = place[np.minimum(a, b) * k + np.maximum(a, b)]
         w = votes.w if votes.w.size else np.ones(len(a))
         wins = w * np.where(a < b, votes.y, 1.0 - votes.y)
-        at = (votes.cluster.codes, pair)
-        shape = (votes.n_clusters, size)
-        used = pair >= 0
-        at = (at[0][used], at[1][used])
-        clusters = tuple(sparse.csr_array((v[used], at), shape=shape) for v in (w, wins))
+        at, shape = (votes.cluster.codes, pair), (votes.n_clusters, size)
+        clusters = tuple(sparse.csr_array((v, at), shape=shape) for v in (w, wins))
     return PairTable(
         votes.items, h.first, h.second, np.bincount(h.pair, h.w, size),
         np.bincount(h.pair, h.w * y, size), squares, clusters, votes.n_votes,
@@ -109,6 +118,7 @@ def _probit(eta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return value, ratio, ratio * (ratio + eta)
 
 
+Prior = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 LINKS = {"logit": _logit, "probit": _probit}
 
 
@@ -130,19 +140,21 @@ def rows(
     return value, alpha * table.s - gamma * table.n, curve, alpha, gamma
 
 
-def objective(
-    table: PairTable, score: Score, link: str, ridge: np.ndarray | float = 0.0
-) -> Objective:
-    """Penalised log-likelihood with its score and Hessian, for `maximize`."""
+def objective(table: PairTable, score: Score, link: str, prior: Prior | None = None) -> Objective:
+    """Penalised log-likelihood with its score and Hessian.
+
+    `prior` gives the (negative) penalty at some parameters, with its two derivatives.
+    """
 
     def function(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         with np.errstate(over="ignore", invalid="ignore"):
             value, g, h, _, _ = rows(table, score.eta(theta), link)
             j = score.jacobian(theta)
-            hessian = (j.T * h) @ j + score.curvature(theta, g)
-        l2 = np.broadcast_to(np.asarray(ridge, dtype=float), theta.shape)
-        value -= 0.5 * float(l2 @ theta**2)
-        return value, j.T @ g - l2 * theta, hessian - np.diag(l2), np.empty(0)
+            slope, hessian = j.T @ g, (j.T * h) @ j + score.curvature(theta, g)
+        if prior is not None:
+            less, by, twice = prior(theta)
+            value, slope, hessian = value + less, slope + by, hessian + twice
+        return value, slope, hessian, np.empty(0)
 
     return function
 
@@ -198,7 +210,6 @@ def covariances(
     penalised: np.ndarray,
     link: str,
     names: Sequence[str],
-    log: list[str],
 ) -> tuple[dict[str, np.ndarray], float | None]:
     """Model, robust and cluster covariance, and the degrees of freedom of the last."""
     bread = invert_information(penalised, names)
@@ -212,14 +223,31 @@ def covariances(
     g = n.shape[0]
     sums = (s.multiply(alpha[None, :]) - n.multiply(gamma[None, :])) @ j
     out["cluster"] = sandwich(bread, np.asarray(sums.T @ sums), g / (g - 1))
-    if g < _FEW_CLUSTERS:
-        warn(
-            f"Only {g} clusters: cluster-robust standard errors are too small on average below "
-            f"about {_FEW_CLUSTERS}. Intervals use t with {g - 1} degrees of freedom.",
-            IdentificationWarning,
-            log,
-        )
     return out, g - 1.0
+
+
+def refuse_infinite(table: PairTable, eta: np.ndarray, most: float, remedy: str) -> None:
+    """Refuse scores that run to infinity."""
+    far = np.flatnonzero(np.abs(eta) > most)
+    if far.size:
+        pairs = [f"{table.items[table.first[p]]} / {table.items[table.second[p]]}" for p in far[:5]]
+        raise IdentificationError(
+            f"Expected finite scores, but those of {far.size} of {len(eta)} pairs run to infinity "
+            f"({', '.join(pairs)}): one of the two always wins. {remedy}"
+        )
+
+
+def independence(cluster: str | None) -> Assumption:
+    """What standard errors take for granted of votes."""
+    if cluster is None:
+        return Assumption(
+            "Independent votes", "Votes are independent",
+            "Votes of one rater or prompt are dependent; give them as cluster.",
+        )  # fmt: skip
+    return Assumption(
+        "Independent clusters", f"Votes of different values of {cluster} are independent",
+        "Standard errors and tests allow any dependence within a cluster.",
+    )  # fmt: skip
 
 
 def predictions(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import linalg
 
-from causalrm.preference.pair_table import PairTable
+from causalrm.preference.pair_table import PairTable, Prior
 
 
 def scores_of(v: np.ndarray) -> np.ndarray:
@@ -77,6 +77,16 @@ class Vectors:
     def vectors(self, theta: np.ndarray) -> np.ndarray:
         """Vectors of the items at `theta`."""
         return np.asarray(self.base + (self.basis @ theta).reshape(self.shape))
+
+    def prior(self, penalty: float) -> Prior:
+        """Penalty on the vectors themselves, not on the moves."""
+
+        def prior(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+            v = self.vectors(theta).ravel()
+            value = -0.5 * penalty * float(v @ v)
+            return value, -penalty * self.basis.T @ v, -penalty * np.eye(len(theta))
+
+        return prior
 
     def eta(self, theta: np.ndarray) -> np.ndarray:
         """Score of every pair."""

@@ -1,4 +1,4 @@
-"""Plots of a Bradley-Terry fit; they read only the result."""
+"""Plots of strengths and of rewards; they read only the result."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from causalrm.core import plotting
+from causalrm.core.errors import DataError
 from causalrm.core.format import percent
 
 if TYPE_CHECKING:
     from causalrm.preference.result import BradleyTerryResult
+    from causalrm.preference.reward_model import RewardResult
 
 
 class BradleyTerryPlots:
@@ -134,6 +136,44 @@ class BradleyTerryPlots:
         assert figure is not None
         figure.colorbar(image, ax=ax, label="Win probability of the row")
         return ax
+
+
+class RewardPlots:
+    """Plots of a reward model: ``result.plot()``.
+
+    Parameters
+    ----------
+    result : RewardResult
+    """
+
+    def __init__(self, result: RewardResult):
+        self._result = result
+
+    def __call__(self, ax: Axes | None = None, level: float = 0.95, top: int = 60) -> Axes:
+        """Draw the coefficients with their intervals, in the order of the features.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+        level : float
+        top : int
+            Draw at most so many features, those with the largest coefficients.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        DataError
+            When the reward is a network, which has no coefficients.
+        """
+        r = self._result
+        if r.network:
+            raise DataError("Expected a linear reward to draw coefficients of, but saw a network.")
+        largest = np.sort(np.argsort(-np.abs(r.estimates), kind="stable")[:top])
+        frame = r.to_frame(level).drop(columns="parameter").iloc[largest]
+        return plotting.forest(ax, frame, xlabel=f"Reward per unit ({percent(level)} intervals)")
 
 
 def _small_labels(ax: Axes, n: int) -> None:

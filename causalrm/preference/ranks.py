@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import linalg
 
@@ -79,33 +77,24 @@ def quasi_variances(covariance: np.ndarray) -> tuple[np.ndarray, float]:
     return q, float(np.abs(np.expm1(0.5 * r)).max())
 
 
-@dataclass(frozen=True)
-class Comparisons:
-    """All pairs compared at once.
-
-    Attributes
-    ----------
-    better : ndarray of shape (k, k), bool
-        Whether the item of the row is above that of the column beyond doubt.
-    critical : float
-        Standard errors by which a pair must differ; of the last round.
-    """
-
-    better: np.ndarray
-    critical: float
-
-
 def compare_all(
     strength: np.ndarray,
     covariance: np.ndarray,
     level: float,
     df: float | None,
-) -> Comparisons:
+) -> tuple[np.ndarray, float]:
     """Which items are above which others, with one error probability for all statements.
 
     The critical value is a quantile of the largest standardised difference of draws from the
     estimates' normal (or t) distribution. It is stepped down: pairs that are told apart leave, and
     those that remain are compared again.
+
+    Returns
+    -------
+    ndarray of shape (k, k), bool
+        Whether the item of the row is above that of the column beyond doubt.
+    float
+        Standard errors by which a pair must differ; of the last round.
 
     References
     ----------
@@ -122,7 +111,7 @@ def compare_all(
     open_ = off & (v > 0)
     if k == 2:
         critical = quantile(level, df)
-        return Comparisons(open_ & (t > critical), critical)
+        return open_ & (t > critical), critical
     draws = _draws(covariance, df, int(np.clip(_WORK // k**2, *_DRAWS)))
     top = np.empty(len(draws))
     better = np.zeros((k, k), bool)
@@ -131,7 +120,7 @@ def compare_all(
         critical = float(np.quantile(top, level))
         new = open_ & (t > critical)
         if not new.any():
-            return Comparisons(better, critical)
+            return better, critical
         better |= new
         open_ &= ~new
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -64,11 +64,7 @@ class BradleyTerryResult(LikelihoodResult):
         return self.model >= K.DAVIDSON
 
     def _place(self, item: Any) -> int:
-        for i, known in enumerate(self.items):
-            if known == item:
-                return i
-        near = ", ".join(map(repr, self.items[:12]))
-        raise DataError(f"Expected an item of the fit, but saw {item!r}. Give one of: {near}.")
+        return place_of(item, self.items)
 
     # ------------------------------------------------------------ strengths
 
@@ -114,13 +110,16 @@ class BradleyTerryResult(LikelihoodResult):
         if isinstance(a, Mapping):
             return super().contrast(a, level, name or "contrast")
         i, j = self._place(a), 0 if b is None else self._place(b)
-        weights: dict[Coefficient, float] = {}
-        if i:
-            weights["strength", str(self.items[i])] = 1.0
-        if j and i != j:
-            weights["strength", str(self.items[j])] = -1.0
         if i == j:
-            raise DataError(f"Expected two different items, but saw {a!r} twice. Give another.")
+            raise DataError(
+                f"Expected two different items, but saw {a!r} twice"
+                + (" (it is the reference). " if b is None else ". ")
+                + "Give another as b."
+            )
+        sides = ((i, 1.0), (j, -1.0))
+        weights: dict[Coefficient, float] = {
+            ("strength", str(self.items[at])): sign for at, sign in sides if at
+        }
         return super().contrast(weights, level, name or f"{self.items[i]} - {self.items[j]}")
 
     def quasi_std_errors(self) -> pd.Series:
@@ -149,10 +148,10 @@ class BradleyTerryResult(LikelihoodResult):
     # ------------------------------------------------------------ ranks
 
     @lru_cache(maxsize=4)  # noqa: B019  results are few and small
-    def _compared(self, level: float) -> ranks.Comparisons:
+    def _better(self, level: float) -> np.ndarray:
         quantile(level)  # refuses a level that is none
         strength = self.strengths.to_numpy()
-        return ranks.compare_all(strength, self._item_covariance(), level, self._df)
+        return ranks.compare_all(strength, self._item_covariance(), level, self._df)[0]
 
     def ranking(self, level: float = 0.95) -> pd.DataFrame:
         """Return a leaderboard: strengths, their uncertainty, and the ranks that they may have.
@@ -176,7 +175,7 @@ class BradleyTerryResult(LikelihoodResult):
             - `n`, `wins`, `ties`, `losses`: (weighted) votes.
         """
         strength = self.strengths.to_numpy()
-        better = self._compared(level).better
+        better = self._better(level)
         low, high = ranks.rank_bounds(better)
         quasi = self.quasi_std_errors().to_numpy()
         z = quantile(level, self._df)
@@ -204,7 +203,7 @@ class BradleyTerryResult(LikelihoodResult):
 
     def _groups(self, level: float) -> list[list[int]]:
         order = np.argsort(-self.strengths.to_numpy(), kind="stable")
-        return ranks.groups(order, self._compared(level).better)
+        return ranks.groups(order, self._better(level))
 
     def groups(self, level: float = 0.95) -> list[list[Any]]:
         """Return groups of items that the data cannot separate.
@@ -313,6 +312,15 @@ class BradleyTerryResult(LikelihoodResult):
         from causalrm.preference.plots import BradleyTerryPlots
 
         return BradleyTerryPlots(self)
+
+
+def place_of(item: Any, items: Sequence[Any]) -> int:
+    """Where an item stands among those of a fit."""
+    for i, known in enumerate(items):
+        if known == item:
+            return i
+    near = ", ".join(map(repr, items[:12]))
+    raise DataError(f"Expected an item of the fit, but saw {item!r}. Give one of: {near}.")
 
 
 def _names_of(n: int) -> list[str]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from causalrm.core.errors import CausalRMWarning, DataError, IdentificationError, warn
+from causalrm.core.errors import (
+    CausalRMWarning,
+    DataError,
+    IdentificationError,
+    IdentificationWarning,
+    warn,
+)
 from causalrm.core.estimator import Estimator
 from causalrm.core.random import RNG, resolve
 from causalrm.core.result import Assumption, LikelihoodResult
 from causalrm.preference import _network
+from causalrm.preference.base import check_choice
 from causalrm.preference.differences import LOSSES, Matrix, fit_differences, reduced
 from causalrm.preference.features import (
     dense,
@@ -25,6 +32,9 @@ from causalrm.preference.features import (
     lengths,
     numbers,
 )
+
+if TYPE_CHECKING:
+    from causalrm.preference.plots import RewardPlots
 
 _NEEDS_STRENGTH = ("margin", "scaled")
 
@@ -54,6 +64,13 @@ class RewardResult(LikelihoodResult):
         if (kind or self.covariance) == "none":  # NaN throughout, and no memory
             return np.broadcast_to(np.nan, (len(self.estimates), len(self.estimates)))
         return super()._covariance(kind)
+
+    @property
+    def plot(self) -> RewardPlots:
+        """Plots of the fit: ``plot()`` draws the coefficients."""
+        from causalrm.preference.plots import RewardPlots
+
+        return RewardPlots(self)
 
     def rewards(self, x: Matrix) -> np.ndarray:
         """Rewards of rows of features, shape (n,), up to an additive constant."""
@@ -236,6 +253,13 @@ class PreferenceRewardModel(Estimator):
             raise DataError("Expected cluster= in fit for covariance='cluster', but saw none.")
         d = x_a - x_b
         tie = y == 0.5
+        if tie.all():
+            warn(
+                f"All {n} pairs are ties: the coefficients are zero, and so are their standard "
+                "errors, as outcomes that do not vary say nothing of how much they might.",
+                IdentificationWarning,
+                log,
+            )
         identical = int(np.count_nonzero(~tie & (lengths(d) == 0)))
         if identical:
             warn(
@@ -297,15 +321,9 @@ class PreferenceRewardModel(Estimator):
         return self
 
     def _check_options(self) -> None:
-        if self.loss not in LOSSES:
-            raise DataError(f"Expected loss to be one of {LOSSES}, but saw {self.loss!r}.")
-        if self.head not in ("linear", "mlp"):
-            raise DataError(f"Expected head to be 'linear' or 'mlp', but saw {self.head!r}.")
-        if self.covariance not in ("auto", "model", "robust", "cluster"):
-            raise DataError(
-                "Expected covariance to be 'auto', 'model', 'robust' or 'cluster', but saw "
-                f"{self.covariance!r}."
-            )
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("head", self.head, ("linear", "mlp"))
+        check_choice("covariance", self.covariance, ("auto", "model", "robust", "cluster"))
         if not 0 <= self.tie_weight < math.inf:
             raise DataError(f"Expected tie_weight of at least 0, but saw {self.tie_weight!r}.")
         if isinstance(self.penalty, str):

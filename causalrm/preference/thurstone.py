@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,14 @@ from causalrm.core.errors import (
     IdentificationWarning,
     warn,
 )
-from causalrm.core.estimator import Estimator
 from causalrm.core.inference import condition_number
-from causalrm.core.result import Assumption, LikelihoodResult, Test
+from causalrm.core.result import Assumption, Coefficient, Estimate, LikelihoodResult, Test
+from causalrm.preference import _kernels as K
 from causalrm.preference import pair_table as pt
-from causalrm.preference.votes import Roles, read
+from causalrm.preference.base import VoteModel, check_penalty
+from causalrm.preference.fitting import check_connected
+from causalrm.preference.result import place_of
+from causalrm.preference.votes import Roles, Votes, heap, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +64,17 @@ class _Judgement:
     def parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         both = self.offset + self.basis @ theta
         return both[: self.k], both[self.k :]
+
+    def prior(self, penalty: float) -> pt.Prior:
+        """Ridge on the variances, whatever of them is free."""
+        half = self.basis[self.k :]
+
+        def prior(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+            excess = self.parts(theta)[1] - 1.0
+            value = -0.5 * penalty * float(excess @ excess)
+            return value, -penalty * half.T @ excess, -penalty * half.T @ half
+
+        return prior
 
     def eta(self, theta: np.ndarray) -> np.ndarray:
         return pair_scores(*self.parts(theta), self.a, self.b)[0]
@@ -130,6 +144,31 @@ class ThurstoneResult(LikelihoodResult):
         """Plots: ``plot()`` draws strengths with their intervals, ``plot.variance()`` others."""
         return ThurstonePlots(self)
 
+    def contrast(  # type: ignore[override]  # an item is a natural first argument here
+        self, a: Any, b: Any = None, level: float = 0.95, name: str = ""
+    ) -> Estimate:
+        """Estimate the mean of item `a` less that of item `b`.
+
+        Parameters
+        ----------
+        a, b : item
+            A dict ``{(parameter, term): weight}`` as `a`, without `b`, gives a weighted sum.
+        level : float
+        name : str
+
+        Returns
+        -------
+        Estimate
+        """
+        if isinstance(a, Mapping):
+            return super().contrast(a, level, name or "contrast")
+        i, j = place_of(a, self.items), place_of(b, self.items)
+        weights: dict[Coefficient, float] = {
+            ("mu", str(self.items[i])): 1.0,
+            ("mu", str(self.items[j])): -1.0,
+        }
+        return super().contrast(weights, level, name or f"{a} - {b}")
+
     def win_matrix(self) -> pd.DataFrame:
         """Probability that the row's item beats the column's; NaN on the diagonal."""
         k = len(self.items)
@@ -183,7 +222,7 @@ class ThurstonePlots:
         return ax
 
 
-class Thurstone(Estimator):
+class Thurstone(VoteModel):
     r"""Thurstone's comparative judgement with a variance for every item.
 
     Item i draws a quality from a normal distribution with mean :math:`\mu_i` and standard
@@ -234,66 +273,26 @@ class Thurstone(Estimator):
         self.penalty = penalty
         self.covariance = covariance
 
-    def fit(
-        self,
-        data: Any,
-        *,
-        a: str,
-        b: str,
-        outcome: str,
-        weights: str | None = None,
-        counts: str | None = None,
-        cluster: str | None = None,
-    ) -> Self:
-        """Fit by maximum likelihood, ties as half a win.
+    def _check_options(self) -> None:
+        super()._check_options()
+        check_penalty(self.penalty)
 
-        Parameters
-        ----------
-        data : data frame
-            One row per vote, or per group of equal votes with `counts`.
-        a, b : str
-            Columns of the two items.
-        outcome : str
-            Column of 1 (a wins), 0 (b wins), 0.5 (tie) or shares between, or of the labels win,
-            loss and tie.
-        weights : str, optional
-            Column of sampling weights; only their ratios matter.
-        counts : str, optional
-            Column of the number of votes of a row.
-        cluster : str, optional
-            Column that labels dependent votes, such as the rater.
-
-        Returns
-        -------
-        Thurstone
-            Itself, with `result_`.
-
-        Raises
-        ------
-        DataError
-            When a column is missing, incomplete or of the wrong kind.
-        IdentificationError
-            When the pairs cannot separate means and variances, or a score runs to infinity.
-        """
-        if not 0 <= self.penalty < math.inf:
-            raise DataError(f"Expected a penalty of at least 0, but saw {self.penalty!r}.")
-        log: list[str] = []
-        roles = Roles(a, b, outcome, weights, counts, cluster)
-        table = pt.pair_table(read(data, roles, None))
+    def _fit(self, votes: Votes, roles: Roles, log: list[str]) -> ThurstoneResult:
+        table = pt.pair_table(votes)
         k = len(table.items)
         if len(table.n) < 2 * k - 2 and not self.penalty:
             raise IdentificationError(
                 f"Expected at least {2 * k - 2} different pairs for the means and variances of "
-                f"{k} items, but columns {a!r} and {b!r} have {len(table.n)}. Give a penalty (such "
-                "as penalty=1.0), or fit BradleyTerry, which has equal variances."
+                f"{k} items, but columns {roles.a!r} and {roles.b!r} have {len(table.n)}. Give a "
+                "penalty (such as penalty=1.0), or fit BradleyTerry, which has equal variances."
             )
-        equal = _Judgement(table, *_free(k, dict.fromkeys(range(k), 1.0)))
-        start, _, _ = pt.climb(pt.objective(table, equal, "probit"), np.zeros(k - 1))
-        self._refuse_infinite(table, equal.eta(start))
+        check_connected(heap(votes, position=False), votes.items, 0.0)
+        strength, equal = table.bradley_terry(K.HALF_PROBIT)
+        start = sum_to_zero(k).T @ strength * math.sqrt(2.0)  # variances of 1 add up to 2
         score, theta, converged, steps, zero = self._climb(table, start)
         mu, variance = score.parts(theta)
         eta = score.eta(theta)
-        self._refuse_infinite(table, eta)
+        pt.refuse_infinite(table, eta, _FAR, "Drop such items, or fit BradleyTerry with a penalty.")
         if not converged:
             warn(
                 f"The likelihood was still rising after {steps} steps. Give a penalty.",
@@ -306,17 +305,15 @@ class Thurstone(Estimator):
         names = [f"direction {i + 1} of the means" for i in range(k - 1)]
         names += [f"direction {i + 1} of the variances" for i in range(len(theta) - k + 1)]
         found, df = pt.covariances(
-            table, eta, score.jacobian(theta), information, penalised, "probit", names, log
+            table, eta, score.jacobian(theta), information, penalised, "probit", names
         )
-        used = self.covariance
-        if used == "auto":
-            used = "robust" if cluster is None else "cluster"
+        used = self._used(votes)
         matrices = {kind: score.basis @ c @ score.basis.T for kind, c in found.items()}
         loglik = pt.rows(table, eta, "probit")[0]
-        gain = 2.0 * max(loglik - pt.rows(table, equal.eta(start), "probit")[0], 0.0)
+        gain = 2.0 * max(loglik - equal, 0.0)
         test = {"statistic": gain, "df": k - 1, "p_value": float(special.chdtrc(k - 1, gain))}
         number = condition_number(penalised)[0]
-        vague = np.sqrt(np.clip(np.diag(matrices.get(used, matrices["robust"]))[k:], 0.0, None))
+        vague = np.sqrt(np.clip(np.diag(matrices[used])[k:], 0.0, None))
         at_zero = tuple(str(table.items[i]) for i in sorted(zero))
         weak = [
             str(label)
@@ -334,7 +331,7 @@ class Thurstone(Estimator):
                 IdentificationWarning,
                 log,
             )
-        self.result_ = ThurstoneResult(
+        return ThurstoneResult(
             call=self._call(vars(roles)),
             n_obs=table.n_votes,
             warnings=tuple(log),
@@ -357,9 +354,8 @@ class Thurstone(Estimator):
             items=table.items,
             at_zero=at_zero,
             equal_variances=test,
-            assumptions=_assumptions(test, number, weak, cluster),
+            assumptions=_assumptions(test, number, weak, roles.cluster),
         )
-        return self
 
     def _climb(
         self, table: pt.PairTable, start: np.ndarray, given: dict[int, float] | None = None
@@ -370,7 +366,7 @@ class Thurstone(Estimator):
         while True:
             score = _Judgement(table, *_free(k, fixed))
             more = score.basis.shape[1] - (k - 1)
-            function = _with_prior(pt.objective(table, score, "probit"), score, self.penalty)
+            function = pt.objective(table, score, "probit", score.prior(self.penalty))
             theta, converged, steps = pt.climb(
                 function, np.concatenate([start, np.zeros(more)]), max_step=0.5
             )
@@ -379,18 +375,6 @@ class Thurstone(Estimator):
                 zero = {i for i in fixed if i not in (given or {})}
                 return score, theta, converged, steps, zero
             fixed[int(np.argmin(variance))] = 0.0
-
-    def _refuse_infinite(self, table: pt.PairTable, eta: np.ndarray) -> None:
-        far = np.flatnonzero(np.abs(eta) > _FAR)
-        if far.size:
-            pairs = [
-                f"{table.items[table.first[p]]} / {table.items[table.second[p]]}" for p in far[:5]
-            ]
-            raise IdentificationError(
-                f"Expected finite strengths, but the scores of {far.size} of {len(eta)} pairs run "
-                f"to infinity ({', '.join(pairs)}): one of the two always wins. Drop such items, "
-                "or fit BradleyTerry with a penalty."
-            )
 
     def profile(self, data: Any, item: Any, grid: Any = None) -> pd.DataFrame:
         """Likelihood of a variance, the other parameters fitted anew at each of its values.
@@ -414,16 +398,11 @@ class Thurstone(Estimator):
             is below the maximum.
         """
         result = self.result_
-        if item not in result.items:
-            raise DataError(
-                f"Expected an item of the fit, but saw {item!r}. Give one of: "
-                f"{', '.join(map(repr, result.items[:12]))}."
-            )
         roles = Roles(**result.call["roles"])
-        table = pt.pair_table(read(data, roles, None))
+        table = pt.pair_table(read(data, roles))
         if table.items != result.items:
             raise DataError("Expected the rows of the fit, but their items differ. Fit again.")
-        k, at = len(result.items), result.items.index(item)
+        k, at = len(result.items), place_of(item, result.items)
         values = np.linspace(0.0, 0.95 * k, 21) if grid is None else grid
         values = np.asarray(values, dtype=float)
         if not ((values >= 0) & (values < k)).all():
@@ -434,9 +413,8 @@ class Thurstone(Estimator):
         start = np.linalg.lstsq(sum_to_zero(k), result.estimates[:k], rcond=None)[0]
 
         def value(score: _Judgement, theta: np.ndarray) -> float:
-            excess = score.parts(theta)[1] - 1.0
             loglik = pt.rows(table, score.eta(theta), "probit")[0]
-            return loglik - 0.5 * self.penalty * float(excess @ excess)
+            return loglik + score.prior(self.penalty)(theta)[0]
 
         loglik = np.array([value(*self._climb(table, start, {at: v})[:2]) for v in values])
         fit = _Judgement(table, np.zeros((2 * k, 0)), result.estimates)
@@ -468,22 +446,6 @@ class Thurstone(Estimator):
         )  # fmt: skip
 
 
-def _with_prior(
-    function: Callable[..., Any], score: _Judgement, penalty: float
-) -> Callable[..., Any]:
-    """Subtract the ridge on the variances, whatever of them is free."""
-    half = score.basis[score.k :]
-
-    def changed(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        value, gradient, hessian, none = function(theta)
-        excess = score.parts(theta)[1] - 1.0
-        value -= 0.5 * penalty * float(excess @ excess)
-        gradient = gradient - penalty * half.T @ excess
-        return value, gradient, hessian - penalty * half.T @ half, none
-
-    return changed
-
-
 def _assumptions(
     test: dict[str, float], number: float, weak: list[str], cluster: str | None
 ) -> tuple[Assumption, ...]:
@@ -500,13 +462,5 @@ def _assumptions(
             f"{len(weak)} items have a variance of zero or with a standard error above {_VAGUE}.",
             "doubtful" if weak else "untested",
         ),
-        Assumption(
-            "Independent " + ("votes" if cluster is None else "clusters"),
-            "Votes are independent"
-            if cluster is None
-            else f"Votes of different values of {cluster} are independent",
-            "Votes of one rater or prompt are dependent; give them as cluster."
-            if cluster is None
-            else "Standard errors allow any dependence within a cluster.",
-        ),
+        pt.independence(cluster),
     )

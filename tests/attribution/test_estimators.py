@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.attribution.games import security_council, sigmoid, sparse, unanimity
 
 from causalrm import IdentificationError
 from causalrm.attribution import _kernels, design
 from causalrm.attribution.estimators import METHODS, estimate
+from tests.attribution.games import security_council, sigmoid, sparse, unanimity
 
 
 def evaluated(value, n, calls, seed, replies=None):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.attribution.games import airport, faithful, glove, security_council, sigmoid, sparse, unanimity
 
 from causalrm.attribution import _kernels
 from causalrm.attribution._kernels_surrogate import (
@@ -19,6 +18,15 @@ from causalrm.attribution._kernels_surrogate import (
     trees_shapley,
 )
 from causalrm.attribution.design import all_coalitions
+from tests.attribution.games import (
+    airport,
+    faithful,
+    glove,
+    security_council,
+    sigmoid,
+    sparse,
+    unanimity,
+)
 
 SHAPIQ = json.loads(
     (Path(__file__).parents[1] / "reference" / "attribution" / "shapiq.json").read_text()

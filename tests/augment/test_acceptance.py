@@ -77,33 +77,44 @@ def weights(model: crm.RobustRewardModel, test: pd.DataFrame, truth: object) -> 
     return np.linalg.lstsq((one - other).to_numpy(), gap)[0] * sizes
 
 
-def on_text(n: int, n_topics: int, seed: int, encoder: object) -> dict[str, tuple[float, float]]:
-    """Ratio and accuracy under reversed style; effects per edit in the proportion of THETA."""
-    theta = {
-        "correctness": 1.5, "completeness": 3.6, "relevance": 1.8, "reasoning": 0.75,
-        "evidence": 0.6,
-    }  # fmt: skip
-    df, truth = crm.datasets.make_preferences(n, theta=theta, n_topics=n_topics, rng=seed)
-    made = crm.CausalAugmenter(crm.augment.RuleOracle(), n_attributes=2, rng=seed).generate(df)
-    test = truth.test_set(2000, rng=seed + 1000)
+EQUAL = {
+    "correctness": 1.2, "completeness": 3.6, "relevance": 2.4, "reasoning": 1.2, "evidence": 1.2,
+}  # fmt: skip
+
+
+def on_text(n: int, n_topics: int, seed: int, leak: float = 0.3) -> dict[str, tuple[float, float]]:
+    """Ratio and accuracy under reversed style, where an edit of any attribute is worth the same."""
+    df, truth = crm.datasets.make_preferences(n, theta=EQUAL, n_topics=n_topics, rng=seed)
+    oracle = crm.augment.RuleOracle(leak=leak)
+    made = crm.CausalAugmenter(oracle, n_attributes=2, rng=seed).generate(df)
+    test = truth.test_set(1000, rng=seed + 1000)
     out = {}
     for name, augmented, weight in (
         ("preferences", None, 1.0), ("causal", made, 0.0), ("neutral", made, 1.0)
     ):  # fmt: skip
-        new = crm.RobustRewardModel(encoder, tie_weight=weight, penalty=0.1, drop_attributes=False)
+        encoder = crm.text.HashedText(512, 0)
+        new = crm.RobustRewardModel(encoder, tie_weight=weight, penalty=0.3, drop_attributes=False)
         fit = new.fit(df, augmented, **ROLES)
         b = weights(fit, test, truth)
         share = float(np.linalg.norm(b[5:]) / np.linalg.norm(b[:5]))
-        right = 0.5 * float(np.mean(np.sign(fit.gap(test)) + 1))
-        out[name] = share, right
+        out[name] = share, 0.5 * float(np.mean(np.sign(fit.gap(test)) + 1))
     return out
 
 
-def test_on_text() -> None:
-    found = on_text(700, 10, 0, crm.text.HashedText(768, 384))
-    assert found["neutral"][0] < 0.25 and found["neutral"][1] > 0.88, found
+def check_text(found: dict[str, tuple[float, float]]) -> None:
+    assert found["neutral"][0] < 0.25 and found["neutral"][1] > 0.88, found  # the gates
     assert found["preferences"][0] > found["causal"][0] > 2 * found["neutral"][0]
     assert found["preferences"][1] < found["causal"][1] < found["neutral"][1]
+
+
+def test_on_text() -> None:
+    check_text(on_text(600, 10, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_on_text_with_all_topics(seed: int) -> None:
+    check_text(on_text(3000, 24, seed))
 
 
 # ---------------------------------------------------------------- coverage
@@ -115,10 +126,10 @@ def cover(reps: int, n: int, per_query: int, seed: int) -> tuple[np.ndarray, np.
     Pairs of a query share a part of their answers, so that rows of a cluster are dependent.
     """
     big = np.random.default_rng(seed)
-    df = clustered(200_000, per_query, big)
+    df = clustered(30_000, per_query, big)
     made = augment(df, big)
     truth = model(1.0, drop_attributes=False).fit(df, made, **ROLES)
-    keys = [("sensitivity", name) for name in CAUSAL] + [("typical gap", "irrelevant_query")]
+    keys = [("sensitivity", name) for name in CAUSAL]
     true = truth.to_frame().set_index(["group", "term"])["estimate"][keys].to_numpy()
     hits = []
     for child in np.random.SeedSequence(seed).spawn(reps):
@@ -150,13 +161,14 @@ def clustered(n: int, per_query: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def test_intervals_cover() -> None:
-    clustered_, naive = cover(60, 600, 6, seed=1)
-    assert clustered_.mean() > 0.9
-    assert naive.mean() < clustered_.mean() - 0.03
+    found, naive = cover(25, 1800, 6, seed=1)
+    assert 0.88 < found.mean() < 0.99
+    assert naive.mean() < found.mean() - 0.05
 
 
 @pytest.mark.slow
 def test_intervals_cover_over_many() -> None:
-    found, naive = cover(1000, 1800, 6, seed=2)
-    assert (found > 0.93).all() and (found < 0.97).all()
+    found, naive = cover(500, 4800, 6, seed=2)
+    assert 0.93 < found.mean() < 0.97
+    assert (found > 0.91).all() and (found < 0.985).all()
     assert naive.mean() < 0.9

@@ -64,7 +64,10 @@ def test_length_matched() -> None:
         {"length": a - b + 0.5, "noise": rng.normal(size=4000)}, a, b
     )
     frame = found.to_frame().set_index("term")["estimate"]
-    assert frame["length: better is longer"] == pytest.approx(1) and frame["length: better is shorter"] == 0
+    assert (
+        frame["length: better is longer"] == pytest.approx(1)
+        and frame["length: better is shorter"] == 0
+    )
     assert frame["length: balanced"] == 0.5
     assert frame["noise: balanced"] == pytest.approx(0.5, abs=0.04)
     assert frame["length: matched"] == pytest.approx(0.5, abs=0.06)

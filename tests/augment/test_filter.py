@@ -79,11 +79,12 @@ def test_tau(data: tuple[pd.DataFrame, pd.DataFrame]) -> None:
 def test_text() -> None:
     df, _ = crm.datasets.make_preferences(120, n_topics=16, rng=0)
     made = crm.CausalAugmenter(crm.augment.RuleOracle(), n_attributes=2).generate(df)
-    fit = crm.ConfidenceFilter().fit(df, made, **ROLES)
+    encoder = crm.text.HashedText(64, 32)
+    fit = crm.ConfidenceFilter(encoder=encoder).fit(df, made, **ROLES)
     assert fit.pairs_["p"].notna().equals(made["status"] == "ok")
     assert 0 < fit.result_.counts["confident"] < len(made)
     assert "identical" in set(made["status"]) and fit.result_.counts["not_ok"] > 0
-    robust = crm.RobustRewardModel(drop_attributes=False).fit(df, fit.pairs_, **ROLES)
+    robust = crm.RobustRewardModel(encoder, drop_attributes=False).fit(df, fit.pairs_, **ROLES)
     assert robust.result_.counts["used"].sum() == fit.result_.counts["kept"]
     text = fit.result_.to_json()
     assert crm.Result.from_json(text).to_json() == text

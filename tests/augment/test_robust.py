@@ -11,6 +11,7 @@ import pytest
 import causalrm as crm
 from tests.augment.simulation import CAUSAL, ROLES, SPURIOUS, K, augment, model, preferences
 
+SMALL = crm.text.HashedText(48, 16)
 ENCODER = crm.text.Features([*CAUSAL, *SPURIOUS])
 
 
@@ -64,7 +65,7 @@ def test_no_weight_of_ties_is_causal_pairs_only(data: tuple[pd.DataFrame, pd.Dat
     np.testing.assert_array_equal(none.weights_se, only.weights_se)
 
 
-@pytest.mark.parametrize("encoder", [None, crm.text.TfidfText(64, 64)], ids=["hashed", "tfidf"])
+@pytest.mark.parametrize("encoder", [SMALL, crm.text.TfidfText(64, 64)], ids=["hashed", "tfidf"])
 def test_no_weight_of_ties_on_text(
     texts: tuple[pd.DataFrame, pd.DataFrame], encoder: object
 ) -> None:
@@ -101,13 +102,13 @@ def test_estimates_are_what_they_say(data: tuple[pd.DataFrame, pd.DataFrame]) ->
 
 def test_errors_agree_with_the_bootstrap_of_queries() -> None:
     rng = np.random.default_rng(1)
-    df = preferences(1200, rng, per_query=12)
+    df = preferences(800, rng, per_query=8)
     made = augment(df, rng)
     fit = model(1.0).fit(df, made, **ROLES)
     rows = {q: np.flatnonzero(df["query"] == q) for q in range(100)}
     pairs = {q: np.flatnonzero(made["cluster"] == q) for q in range(100)}
     draws = []
-    for _ in range(60):
+    for _ in range(40):
         drawn = rng.integers(100, size=100)
         one = pd.concat([df.iloc[rows[q]].assign(query=i) for i, q in enumerate(drawn)])
         other = pd.concat(
@@ -241,7 +242,7 @@ def test_statuses_are_counted(texts: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     broken = made.copy()
     broken.loc[broken.index[5:9], "status"] = "failed"
     broken.loc[broken.index[5:9], "answer_a"] = None
-    fit = crm.RobustRewardModel(drop_attributes=False).fit(df, broken, **ROLES)
+    fit = crm.RobustRewardModel(SMALL, drop_attributes=False).fit(df, broken, **ROLES)
     counts = fit.result_.counts.set_index("kind")
     assert counts.loc["causal", "rows"] == (made["kind"] == "causal").sum()
     assert counts.loc["causal", "failed"] == 4
@@ -252,22 +253,22 @@ def test_statuses_are_counted(texts: tuple[pd.DataFrame, pd.DataFrame]) -> None:
 @pytest.mark.parametrize("library", ["polars", "pyarrow"])
 def test_other_frames(texts: tuple[pd.DataFrame, pd.DataFrame], library: str) -> None:
     df, made = texts
-    expected = crm.RobustRewardModel(drop_attributes=False).fit(df, made, **ROLES)
+    expected = crm.RobustRewardModel(SMALL, drop_attributes=False).fit(df, made, **ROLES)
     if library == "polars":
         polars = pytest.importorskip("polars")
         frames = [polars.from_pandas(f) for f in (df, made)]
     else:
         arrow = pytest.importorskip("pyarrow")
         frames = [arrow.Table.from_pandas(f, preserve_index=False) for f in (df, made)]
-    fit = crm.RobustRewardModel(drop_attributes=False).fit(*frames, **ROLES)
+    fit = crm.RobustRewardModel(SMALL, drop_attributes=False).fit(*frames, **ROLES)
     np.testing.assert_allclose(fit.result_.weights, expected.result_.weights, atol=1e-9)
     assert len(fit.gap(frames[0])) == len(df)
 
 
 def test_order_and_index_do_not_matter(texts: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     df, made = texts
-    expected = crm.RobustRewardModel(drop_attributes=False).fit(df, made, **ROLES)
-    mixed = crm.RobustRewardModel(drop_attributes=False).fit(
+    expected = crm.RobustRewardModel(SMALL, drop_attributes=False).fit(df, made, **ROLES)
+    mixed = crm.RobustRewardModel(SMALL, drop_attributes=False).fit(
         df.sample(frac=1, random_state=0), made.sample(frac=1, random_state=1), **ROLES
     )
     pd.testing.assert_frame_equal(

@@ -1,7 +1,7 @@
 """Simulated scores with known calibration, and the coverage of every interval on them.
 
 Run as a script it writes the summary that `test_coverage.py` reads:
-python -m tests.calibration.simulation 300
+python -m tests.calibration.simulation 1000
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ def draw(n, truth, design, rng):
 
 @cache
 def true_values(truth, size=1_000_000):
-    """Every measure of the population, by numerical integration over the scores."""
+    """Every measure of the population, by numerical integration over the scores.
+
+    A measure with bins, a span or an isotonic fit is what its formula gives for the population:
+    for ICI, E50, E90 and Emax the loess curve of span 0.75 of all scores, not the gap itself.
+    """
     p = beta.ppf((np.arange(size) + 0.5) / size, 1.2, 1.8)
     q = TRUTHS[truth](p)
     d, rate = q - p, q.mean()
@@ -117,8 +121,9 @@ def coverage(n, truth, design, sets, n_boot=500, seed=0, measures=estimation.ORD
     """Share of intervals that miss on either side, one row per measure."""
     values = true_values(truth, size)
     misses = {}
+    place = [list(TRUTHS).index(truth), DESIGNS.index(design)]
     for i in range(sets):
-        rng = np.random.default_rng([seed, n, i])
+        rng = np.random.default_rng([seed, n, i, *place])
         y, p, options = draw(n, truth, design, rng)
         s = Scored(y, p, n_boot=n_boot, rng=i, **options)
         found = [measure(s, 0.95).estimate for measure in measures]
@@ -140,6 +145,21 @@ def coverage(n, truth, design, sets, n_boot=500, seed=0, measures=estimation.ORD
     return pd.DataFrame(rows, columns=columns)
 
 
+def by_measure(d):
+    """Share of settings whose coverage is 93 to 97 %, and the worst one, by measure."""
+    error = np.sqrt(d["coverage"] * (1 - d["coverage"]) / d["sets"])
+    off = (d["coverage"] - 0.95).abs() - 1e-9
+    d = d.assign(off=off, within=off <= 0.02, allowing=off <= 0.02 + 2 * error)
+    rows = []
+    for term, part in [("all", d), *d.groupby("term", sort=False)]:
+        worst = part.loc[part["off"].idxmax()]
+        where = f"{worst['truth']}, {worst['design']}, {worst['n']}"
+        shares = part["within"].mean(), part["allowing"].mean(), part["coverage"].mean()
+        rows.append((term, *shares, worst["coverage"], where))
+    columns = "term within within_2_errors mean worst setting".split()
+    return pd.DataFrame(rows, columns=columns).round(4)
+
+
 def main(sets):
     """Write the summary of all settings."""
     parts = []
@@ -148,10 +168,13 @@ def main(sets):
         for design in DESIGNS:
             for truth in TRUTHS:
                 for n in (200, 2000):
-                    parts.append(coverage(n, truth, design, sets))
-                    print(parts[-1].round(3).to_string(), flush=True)
-    pd.concat(parts).round(4).to_csv(SUMMARY, index=False)
+                    parts.append(coverage(n, truth, design, sets, n_boot=300))
+                    print(truth, design, n, flush=True)
+    found = pd.concat(parts)
+    found.round(4).to_csv(SUMMARY, index=False)
+    print(by_measure(found).to_string(index=False))
+    print(f"Monte Carlo standard error of a share of 0.95: {np.sqrt(0.95 * 0.05 / sets):.4f}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -70,13 +72,44 @@ def test_statistics_on_cells_are_the_measures(n):
     wide = interval.cumulative_statistic(s).observed
     assert wide == pytest.approx(rank.cumulative(t).range, abs=tolerance)
     corp = rank.corp(t, rank.isotonic(t.weight, t.positive))
-    if n == 80:  # the constant that a cell of several rows leaves out vanishes
-        assert interval.corp_statistic(s, 5).observed == pytest.approx(corp.dsc)
-        log = rank.corp(t, rank.isotonic(t.weight, t.positive), True)
-        assert interval.corp_statistic(s, 6).observed == pytest.approx(log.mcb)
-        assert interval.corp_statistic(s, 7).observed == pytest.approx(log.dsc)
-    else:
+    if n == 3000:
         assert interval.corp_statistic(s, 5).observed == pytest.approx(corp.dsc, abs=2e-3)
+
+
+def test_isotonic_statistics_are_those_of_blocks_of_five_rows():
+    y, p = (np.repeat(x, 8) for x in sample(60, 0.6))
+    y[::3] = 1.0  # scores of eight rows each, so that every score is a block
+    t, _, _, s = prepared(y, p)
+    corp = rank.corp(t, rank.isotonic(t.weight, t.positive))
+    log = rank.corp(t, rank.isotonic(t.weight, t.positive), True)
+    for kind, value in ((5, corp.dsc), (6, log.mcb), (7, log.dsc)):
+        assert interval.corp_statistic(s, kind).observed == pytest.approx(value)
+    single = prepared(*sample(80, 0.6))[3]
+    assert interval.corp_statistic(single, 4).weight.shape[1] == 16
+
+
+def test_direction_follows_a_jump_but_not_noise():
+    rng = np.random.default_rng(9)
+    p = rng.uniform(size=20_000)
+    for size in (0.0, 0.2):
+        y = (rng.uniform(size=p.size) < p - size * ((p > 0.4) & (p < 0.7))).astype(float)
+        _, c, _, s = prepared(y, p)
+        member = np.equal.outer(k.bin_index(c.p, EDGES), np.arange(10)) / p.size
+        moved = interval._refined(s, member, s.noise1 @ member)
+        path = (c.weight * s.gap) @ member + moved
+        expected = np.where((np.arange(10) > 3) & (np.arange(10) < 7), -0.1 * size, 0.0)
+        assert_allclose(path, expected, atol=0.004)
+
+
+def test_the_doubt_about_an_extreme_widens_but_keeps_the_test():
+    for slope in (1.0, 0.6):
+        y, p = sample(400, slope, 12)
+        statistic = interval.cumulative_statistic(prepared(y, p)[3])
+        plain = interval.invert(replace(statistic, extreme=False))
+        wide = interval.invert(statistic)
+        assert wide.high > plain.high and wide.median_unbiased == plain.median_unbiased
+        assert wide.low <= plain.low and (wide.low > 0.0) == (plain.low > 0.0)
+    assert interval.doubt(0.2, 0.95) == pytest.approx(0.1 * 1.959964)
 
 
 def test_simulated_samples_have_the_moments_of_real_ones():
@@ -104,7 +137,7 @@ def test_cluster_noise_has_the_covariance_of_cluster_sums():
     cell = np.searchsorted(c.lower, p, side="right") - 1
     sums = np.zeros((60, c.p.size))
     np.add.at(sums, (cluster, cell), y - p)
-    assert_allclose(factor.residual, sums * np.sqrt(60 / 59))
+    assert_allclose(factor.residual, sums / (1 - 3 / 60))  # equal clusters, three parameters
     assert_allclose(factor.weight.sum(axis=1), 0, atol=1e-9)
     s = cells.samples(c, gap, 20_000, rng, factor)
     expected = factor.residual.T @ factor.residual * (59 / 57)  # variance of t(59)

@@ -133,6 +133,31 @@ def _comparisons() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
     return estimator, frame, {"a": "item", "b": "other", "outcome": "score"}
 
 
+def _answers() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    frame, _ = crm.datasets.make_preferences(90, n_topics=16, rng=0)
+    augmenter = crm.CausalAugmenter(crm.augment.RuleOracle(), n_attributes=1)
+    roles = {"query": "query", "chosen": "chosen", "rejected": "rejected"}
+    return crm.RobustRewardModel(drop_attributes=False), frame, roles | {"augmented": augmenter.generate(frame)}
+
+
+def _deconfounded(method: str) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    rng = np.random.default_rng(41)
+    n = 240
+    frame = pd.DataFrame({"fact": rng.normal(size=n), "length": rng.normal(50, 10, n)})
+    frame["lottery"] = rng.normal(size=n)
+    frame["hour"] = 12 + 2 * frame["fact"] + 3 * frame["lottery"] + rng.normal(size=n)
+    frame["site"] = rng.choice(["a", "b", "c"], n)
+    frame["clicks"] = frame["fact"] + 0.5 * frame["hour"] + (frame["site"] == "b")
+    frame["clicks"] += 0.02 * frame["length"] + rng.normal(size=n)
+    roles = {"outcome": "clicks", "text": ["fact", "length"], "confounders": ["hour", "site"]}
+    if method == "iv":
+        roles |= {"confounders": ["hour"], "instruments": ["lottery"]}
+        frame = frame.drop(columns="site")
+    else:
+        frame = frame.drop(columns="lottery")
+    return crm.DeconfoundedReward(method), frame, roles
+
+
 CASES = [
     Case(
         "GeneralPreference",
@@ -185,5 +210,36 @@ CASES = [
         numbers=("score",),
         category="item",
         weights="weights",
+    ),
+    Case(
+        "RobustRewardModel",
+        _answers,
+        lambda fit, data: fit.predict_proba(data).to_frame(),
+    ),
+    Case(
+        "DeconfoundedReward, joint",
+        lambda: _deconfounded("joint"),
+        lambda fit, data: fit.transform(data),
+        covariates=("fact", "length"),
+        numbers=("clicks",),
+        category="site",
+        weights="weights",
+    ),
+    Case(
+        "DeconfoundedReward, cross-fitted",
+        lambda: _deconfounded("plr"),
+        lambda fit, data: fit.transform(data),
+        covariates=("fact", "length"),
+        numbers=("clicks",),
+        category="site",
+        permutable=False,
+    ),
+    Case(
+        "DeconfoundedReward, instruments",
+        lambda: _deconfounded("iv"),
+        lambda fit, data: fit.predict_reward(data),
+        covariates=("fact", "length"),
+        numbers=("clicks",),
+        permutable=False,
     ),
 ]

@@ -94,7 +94,8 @@ def test_fit_returns_the_estimator(case: Case) -> None:
 def test_roles_are_keywords(case: Case) -> None:
     parameters = list(inspect.signature(type(case.make()[0]).fit).parameters.values())[1:]
     assert parameters[0].name == "data"
-    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[1:])
+    # A second table follows the first by position; roles are columns, and keywords.
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[1:] if p.name != "augmented")
 
 
 def test_pickle(case: Case) -> None:

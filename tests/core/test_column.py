@@ -326,6 +326,22 @@ def test_bad_values_of_parts_add_up() -> None:
     assert (joined.low, joined.high) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint64"])
+@pytest.mark.parametrize("low", [0, -100, 3])
+def test_integers_of_a_narrow_range_are_coded_where_they_lie(dtype: str, low: int) -> None:
+    values = np.random.default_rng(0).integers(0, 200 if low < 0 else 90, 5000) + low
+    values = np.where(values == low + 7, low, values)  # a number within the range that is absent
+    if values.min() < 0 and dtype.startswith("u"):
+        values = values - low
+    x = values.astype(dtype)
+    look = look_at("v", series(pd.Series(x)), ["categories"])
+    column = look.column("v")
+    assert column.levels == tuple(np.unique(x).tolist())
+    np.testing.assert_array_equal(np.array(column.levels)[look.codes(column.levels)], x)
+    if x.min() == 0 and dtype != "uint64":
+        assert np.shares_memory(look.values, x) or look.values.dtype == x.dtype
+
+
 def test_levels_of_several_types_are_refused() -> None:
     first = look_at("v", series(pd.Series([1, 2])), ["categories"])
     second = look_at("v", series(pd.Series(["a"])), ["categories"])

@@ -240,15 +240,14 @@ def test_counts_equal_the_rows_written_out() -> None:
 
 @pytest.mark.parametrize("dtype", ["int64", "uint16", "int8", "category", "str", "polars"])
 @pytest.mark.parametrize("position", [False, True])
-def test_many_rows_are_counted_as_they_lie(dtype: str, position: bool, monkeypatch: Any) -> None:
+def test_many_rows_are_counted_as_they_lie(dtype: str, position: bool) -> None:
     df = simulated(70_000).drop(columns=["x", "w"])
     df["rater"] = (df["rater"] * 3 + 100).astype("int32")
     general = df.copy()
     for column in ("a", "b"):
         df[column] = df[column].astype("str" if dtype == "polars" else dtype)
-    monkeypatch.setattr(votes, "_MANY", 1 << 40)
-    slow = fit(general, position=position, cluster="rater")
-    monkeypatch.undo()
+    general["one"] = 1.0  # weights take the general road
+    slow = fit(general, position=position, cluster="rater", weights="one")
     data = pl.from_pandas(df) if dtype == "polars" else df
     quick = fit(data, position=position, cluster="rater")
     assert [str(item) for item in quick.items] == [str(item) for item in slow.items]
@@ -330,6 +329,22 @@ def test_the_bootstrap_takes_covariates_and_weights() -> None:
 # ---------------------------------------------------------------- what is read off
 
 
+def test_the_bootstrap_of_clusters_does_not_depend_on_the_order_of_rows() -> None:
+    """There are as many sums of equal votes as rows here, in another order."""
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame(
+        [(i, j, y) for i in range(4) for j in range(i + 1, 4) for y in (0.0, 0.5, 1.0)],
+        columns=["a", "b", "y"],
+    ).sample(frac=1.0, random_state=1, ignore_index=True)
+    df["n"], df["rater"] = rng.integers(5, 200, len(df)), np.arange(len(df)) % 9
+    with pytest.warns(crm.IdentificationWarning, match="Only 9 clusters"):
+        r = fit(df, cluster="rater", covariance="bootstrap", n_boot=400, rng=3)
+    with pytest.warns(crm.IdentificationWarning, match="Only 9 clusters"):
+        order = df.sort_values(["rater", "a", "b", "y"])
+        other = fit(order, cluster="rater", covariance="bootstrap", n_boot=400, rng=3)
+    np.testing.assert_allclose(other.std_error, r.std_error, rtol=1e-6)
+
+
 def test_contrasts() -> None:
     model = crm.BradleyTerry().fit(citations(), a="a", b="b", outcome="y", counts="n")
     r = model.result_
@@ -346,6 +361,8 @@ def test_contrasts() -> None:
         r.contrast("Lancet")
     with pytest.raises(crm.DataError, match="two different items"):
         r.contrast("JASA", "JASA")
+    with pytest.raises(crm.DataError, match="is the reference.*Give another as b"):
+        r.contrast("Biometrika")
 
 
 def test_ranking_of_the_citations() -> None:
@@ -422,7 +439,7 @@ CYCLE = [("x", "y", 1.0), ("y", "z", 1.0), ("z", "x", 1.0)]
 
 def test_an_item_that_never_loses() -> None:
     df = frame(*CYCLE, ("best", "x", 1.0), ("best", "y", 1.0))
-    with pytest.raises(crm.IdentificationError, match="'best' never lose.*penalty"):
+    with pytest.raises(crm.IdentificationError, match="'best' never lost.*penalty"):
         fit(df)
     r = fit(df, penalty=0.1)
     assert r.strengths.idxmax() == "best" and np.isfinite(r.estimates).all()
@@ -431,8 +448,18 @@ def test_an_item_that_never_loses() -> None:
     assert r.diagnostics["strong_components"] == 2
 
 
+def test_many_equal_rows_are_one_connection(monkeypatch: Any) -> None:
+    """256 wins, one row each, must not count as none."""
+    df = frame(*[(i, j, 1.0) for i, j in ("xy", "yz", "zx") for _ in range(256)])
+    df["c"] = np.random.default_rng(0).normal(size=len(df))
+    monkeypatch.setattr(fitting, "_CHOLESKY", 1)
+    heaps = votes.heap(votes.read(df, votes.Roles("a", "b", "y"), "c"), False)
+    found = fitting.check_connected(heaps, ("x", "y", "z"), 0.0)
+    assert found == {"components": 1, "strong_components": 1}
+
+
 def test_an_item_that_never_wins() -> None:
-    with pytest.raises(crm.IdentificationError, match="'worst' never win"):
+    with pytest.raises(crm.IdentificationError, match="'worst' never won"):
         fit(frame(*CYCLE, ("worst", "x", 0.0)))
     fit(frame(*CYCLE, ("worst", "x", 0.5)))  # a tie connects both ways
 
@@ -481,6 +508,30 @@ def test_bad_rows_among_many_are_found_too() -> None:
             fit(bad)
 
 
+def test_rows_without_weight_are_as_good_as_gone() -> None:
+    df = simulated(400)
+    zero = df["rater"] < 20
+    full = fit(df.assign(w=np.where(zero, 0.0, df["w"])), weights="w", cluster="rater")
+    short = fit(df[~zero], weights="w", cluster="rater")
+    np.testing.assert_allclose(full.estimates, short.estimates, rtol=1e-12)
+    np.testing.assert_allclose(full.cov("cluster"), short.cov("cluster"), rtol=1e-10)
+    assert full.n_obs == short.n_obs and full.df_resid == short.df_resid
+    assert full.diagnostics["rows_without_weight"] == zero.sum()
+
+
+def test_nothing_but_ties_has_no_standard_error_to_trust() -> None:
+    with pytest.warns(crm.IdentificationWarning, match="All 3 votes are ties"):
+        r = fit(frame(("x", "y", 0.5), ("y", "z", 0.5), ("z", "x", 0.5)))
+    np.testing.assert_allclose(r.estimates, 0.0)
+
+
+def test_a_share_of_a_win_does_not_change_the_degrees_of_freedom() -> None:
+    df = simulated(400)
+    share = df.assign(y=np.where(df.index == 0, 0.25, df["y"]))
+    few = fit(share).diagnostics["deviance_df"]
+    assert few == fit(df).diagnostics["deviance_df"] == 15 - 5
+
+
 def test_unknown_labels() -> None:
     with pytest.raises(crm.DataError, match="win, loss and tie.*'maybe'.*Recode"):
         fit(frame(*CYCLE).assign(y=["win", "maybe", "tie"]))
@@ -506,6 +557,7 @@ def test_options_that_do_not_go_together() -> None:
     for options in ({"ties": "none"}, {"link": "cauchit"}, {"penalty": -1.0}, {"n_boot": 1}):
         with pytest.raises(crm.DataError, match="Expected"):
             fit(df, **options)
+    fit(df, penalty=np.int64(1), n_boot=np.int64(20), position=np.True_)
     with pytest.raises(crm.DataError, match="cluster="):
         fit(df, covariance="cluster")
     with pytest.raises(crm.DataError, match="different columns for a and b"):

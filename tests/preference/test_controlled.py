@@ -174,5 +174,20 @@ def test_input_and_output():
         controlled_win_rate(frame.assign(won=frame["won"] + 1), outcome="won", controls="longer")
     with pytest.raises(DataError, match="weights of at least 0"):
         controlled_win_rate(frame, outcome="won", controls="longer", weights="hard")
+    with pytest.raises(DataError, match="positive values in column 'zero', but all 200"):
+        nothing = frame.assign(zero=0.0)
+        controlled_win_rate(nothing, outcome="won", controls="longer", weights="zero")
+    some = frame.assign(w=(frame.index < 150) * 1.0, m=np.where(frame.index < 150, "old", "new"))
+    gone = controlled_win_rate(some, outcome="won", controls="longer", weights="w")
+    left = controlled_win_rate(frame.iloc[:150], outcome="won", controls="longer")
+    pd.testing.assert_frame_equal(gone.to_frame(), left.to_frame())
+    table = controlled_win_rate(some, outcome="won", controls="longer", weights="w", model="m")
+    assert table.set_index("model").loc["new", "note"].startswith("Expected rows of positive")
+    some["judge"] = np.where(some["m"] == "new", 0, frame.index)
+    table = controlled_win_rate(
+        some, outcome="won", controls="longer", cluster="judge", model="m"
+    ).set_index("model")
+    assert table.loc["new", "note"] == "Expected at least two clusters, but saw one."
+    assert np.isfinite(table.loc["old", "estimate"])
     with pytest.raises(DataError, match="'shorter'"):
         controlled_win_rate(frame, outcome="won", controls="shorter")

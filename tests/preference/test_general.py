@@ -114,7 +114,7 @@ def test_scores_and_derivatives():
     table = pt.pair_table(read(frame, Roles(**ROLES), None))
     v = rng.normal(size=(5, 4))
     local = Vectors(table, 4, v, across(v))
-    function = pt.objective(table, local, "logit", 0.3)
+    function = pt.objective(table, local, "logit", local.prior(0.3))
     u, h = 0.3 * rng.normal(size=20 - 10), 1e-5
     _, score, hessian, _ = function(u)
     for j, e in enumerate(np.eye(10)):
@@ -212,6 +212,10 @@ def test_what_cannot_be_fitted():
         GeneralPreference(rank=3).fit(frame, **ROLES)
     with pytest.raises(DataError, match="penalty"):
         GeneralPreference(penalty=-1).fit(frame, **ROLES)
+    with pytest.raises(DataError, match="penalty.*'none'"):
+        GeneralPreference(penalty="none").fit(frame, **ROLES)
+    with pytest.raises(DataError, match="at least two clusters"):
+        GeneralPreference().fit(frame.assign(r=1), **ROLES, cluster="r")
     few = frame[(frame["a"] == 0) | (frame["b"] == 0)]
     with pytest.raises(IdentificationError, match="at least 9 different pairs.*have 5"):
         GeneralPreference().fit(few, **ROLES)

@@ -162,7 +162,7 @@ def test_histogram_counts_and_reports_odd_outcomes() -> None:
     y[:4] = 0.3, np.nan, -1.0, 2.0
     table = np.array([2, 0, 3, 1], np.int32)
     out = np.zeros(3 * 16, np.int64)
-    odd = K.histogram(v["i"] + 7, 7, table, v["j"], 0, table, y, 4, out)
+    odd = K.histogram(v["i"], table, v["j"], table, y, 4, out)
     assert odd == 4
     expected = np.zeros((4, 4, 3), int)
     for a, b, c in zip(table[v["i"][4:]], table[v["j"][4:]], y[4:], strict=True):
@@ -179,15 +179,15 @@ def test_cluster_sums(model: int) -> None:
     cluster = np.random.default_rng(1).integers(0, 17, n)
     starts = np.zeros(4, np.int64)
     codes = np.arange(17, dtype=np.int32)
-    order = K.bucket(cluster, 0, codes, 6, starts)
+    order = K.bucket(cluster, codes, 6, starts)
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
     place = np.arange(k, dtype=np.int32)
     found = []
     for g in range(3):
         out = np.zeros((min(6, 17 - 6 * g), k + len(common)))
         K.add_scores(
-            model, order[starts[g] : starts[g + 1]], v["i"], 0, place, v["j"], 0, place, v["y"],
-            v["w"], v["x"], 1, cluster, 0, codes, 6 * g, v["strength"], common, has_tau,
+            model, order[starts[g] : starts[g + 1]], v["i"], place, v["j"], place, v["y"],
+            v["w"], v["x"], 1, cluster, codes, 6 * g, v["strength"], common, has_tau,
             np.empty((2, 0)), out,
         )  # fmt: skip
         found.append(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -15,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 import causalrm as crm
 from causalrm import PreferenceRewardModel
-from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning
 
 LOSSES = ["bt", "margin", "scaled", "regression"]
 BETA = np.array([1.0, -0.5, 0.3, 0.0])
@@ -249,6 +250,30 @@ def test_frames_name_the_terms_and_check_them():
         model.fit(fa.assign(tone="warm"), fb, y)
     with pytest.raises(DataError, match="1 missing value.*'style'|'style'"):
         model.fit(fa.assign(style=fa["style"].where(fa.index != 3)), fb, y)
+
+
+def test_columns_may_have_numbers_as_names():
+    a, b, y, _, _ = pairs()
+    model = PreferenceRewardModel().fit(pd.DataFrame(a), pd.DataFrame(b), y)
+    assert model.result_.term == ("0", "1", "2", "3")
+    np.testing.assert_allclose(model.reward(pd.DataFrame(a)), a @ model.result_.estimates)
+
+
+def test_nothing_but_ties_is_said():
+    a, b, _, _, _ = pairs(50)
+    with pytest.warns(IdentificationWarning, match="All 50 pairs are ties"):
+        PreferenceRewardModel().fit(a, b, np.full(50, 0.5))
+
+
+def test_coefficients_are_drawn():
+    a, b, y, _, _ = pairs()
+    fit = PreferenceRewardModel().fit(a, b, y)
+    assert [t.get_text() for t in fit.plot().get_yticklabels()] == ["x0", "x1", "x2", "x3"]
+    largest = int(np.argmax(np.abs(fit.result_.estimates)))
+    ax = fit.plot(level=0.9, top=1)
+    assert [t.get_text() for t in ax.get_yticklabels()] == [f"x{largest}"]
+    assert "90" in ax.get_xlabel()
+    plt.close("all")
 
 
 def test_bad_input():

@@ -11,7 +11,7 @@ from scipy import optimize, special
 from causalrm import Thurstone
 from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning
 from causalrm.preference import pair_table as pt
-from causalrm.preference.thurstone import _free, _Judgement, _with_prior
+from causalrm.preference.thurstone import _free, _Judgement
 from causalrm.preference.votes import Roles, read
 
 ROLES = {"a": "a", "b": "b", "outcome": "y"}
@@ -45,7 +45,7 @@ def test_derivatives():
     table = pt.pair_table(read(votes(30, 0), Roles(**ROLES, counts="n"), None))
     for fixed in ({}, {1: 0.0}):
         score = _Judgement(table, *_free(5, fixed))
-        function = _with_prior(pt.objective(table, score, "probit"), score, 0.4)
+        function = pt.objective(table, score, "probit", score.prior(0.4))
         d = 8 - len(fixed)
         theta, h = 0.2 * np.random.default_rng(0).normal(size=d), 1e-5
         _, gradient, hessian, _ = function(theta)
@@ -150,8 +150,25 @@ def test_what_cannot_be_fitted():
     with pytest.raises(DataError, match="penalty"):
         Thurstone(penalty=-1.0).fit(frame, **ROLES, counts="n")
     always = frame[(frame["y"] == 1) | (frame["a"] > 0)]
-    with pytest.raises(IdentificationError, match=r"run to infinity \(0 / 1"):
+    with pytest.raises(IdentificationError, match="0 never lost.*BradleyTerry.penalty"):
         Thurstone().fit(always, **ROLES, counts="n")
+    apart = pd.concat([frame, frame.assign(a=frame["a"] + 9, b=frame["b"] + 9)])
+    with pytest.raises(IdentificationError, match="2 groups that were never compared"):
+        Thurstone(penalty=1.0).fit(apart, **ROLES, counts="n")
+    with pytest.raises(DataError, match="at least two clusters"):
+        Thurstone(penalty=1.0).fit(frame.assign(r=1), **ROLES, counts="n", cluster="r")
+    with pytest.raises(DataError, match="cluster=..."):
+        Thurstone(covariance="cluster").fit(frame, **ROLES, counts="n")
+
+
+def test_contrasts_are_differences_of_means():
+    fit = Thurstone(penalty=30.0).fit(votes(1000), **ROLES, weights="n")
+    found, v = fit.contrast(3, 1), fit.result_.cov().to_numpy()
+    assert found.estimate == pytest.approx(fit.result_.estimates[3] - fit.result_.estimates[1])
+    assert found.std_error == pytest.approx(np.sqrt(v[3, 3] + v[1, 1] - 2 * v[1, 3]))
+    assert fit.contrast({("mu", "3"): 1.0, ("mu", "1"): -1.0}).estimate == found.estimate
+    with pytest.raises(DataError, match="item of the fit"):
+        fit.contrast(3, 99)
 
 
 @pytest.mark.filterwarnings("ignore::causalrm.IdentificationWarning")

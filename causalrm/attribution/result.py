@@ -1,0 +1,304 @@
+"""What an attribution finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from causalrm.attribution.noise import TokenNoise, token_noise
+from causalrm.core import inference
+from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.result import COLUMNS, Estimate, Result, Test, check_level, quantile
+
+if TYPE_CHECKING:
+    from causalrm.attribution.plots import AttributionPlots
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class AttributionResult(Result):
+    """Shapley values of components, with where their uncertainty comes from.
+
+    Parameters
+    ----------
+    names, groups, roles : tuple
+        Of the n components.
+    kind, method : str
+        Kind of value, and the method that was used (the one that "auto" chose).
+    phi : ndarray of shape (n,)
+    cov_sampling, cov_reply, cov_template : ndarray of shape (n, n)
+        Because not all coalitions were asked; because replies are noisy; because the wording is
+        one of many (zero with one wording: not measured).
+    template_df : int
+        Wordings less one.
+    value_none, value_all : float
+        Value without and with all components.
+    efficiency_gap : float
+        Sum of the values less `value_all` - `value_none`.
+    held_out : dict
+        Squared error at pairs left out, per surrogate that "auto" compared.
+    n_coalitions : int
+    outcomes : DataFrame
+        What came back: outcome, count, share.
+    variants : DataFrame
+        Per wording and option order: mean value, value without and with all components.
+    trace : DataFrame
+        Estimates at each checkpoint.
+    interactions : DataFrame or None
+        All indices that were estimated; see `interaction`.
+    segments : tuple
+        The prompt in parts, each with the number of its component or -1.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+    roles: tuple[str, ...]
+    kind: str
+    method: str
+    phi: np.ndarray
+    cov_sampling: np.ndarray
+    cov_reply: np.ndarray
+    cov_template: np.ndarray
+    template_df: int
+    value_none: float
+    value_all: float
+    efficiency_gap: float
+    held_out: Mapping[str, float]
+    n_coalitions: int
+    outcomes: pd.DataFrame
+    variants: pd.DataFrame
+    trace: pd.DataFrame
+    interactions: pd.DataFrame | None
+    segments: tuple[tuple[str, int], ...]
+
+    def __repr__(self) -> str:
+        return f"<AttributionResult: {len(self.names)} components, {self.n_obs} replies>"
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance of the values from all three sources, shape (n, n)."""
+        return np.asarray(self.cov_sampling + self.cov_reply + self.cov_template)
+
+    @property
+    def std_error(self) -> np.ndarray:
+        """Standard errors from all three sources, shape (n,)."""
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+    @property
+    def plot(self) -> AttributionPlots:
+        """The plots: ``result.plot()`` and ``result.plot.<kind>()``."""
+        from causalrm.attribution.plots import AttributionPlots
+
+        return AttributionPlots(self)
+
+    def _rows(self, terms: list[str], weights: np.ndarray, level: float) -> pd.DataFrame:
+        """Frame of weighted sums of values; t quantiles by Satterthwaite with few wordings."""
+        check_level(level)
+        estimate = weights @ self.phi
+        variance = np.maximum(np.einsum("ij,jk,ik->i", weights, self.covariance, weights), 0.0)
+        wording = np.einsum("ij,jk,ik->i", weights, self.cov_template, weights)
+        se = np.sqrt(variance)
+        half, p = np.empty(len(terms)), np.empty(len(terms))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = estimate / se
+            df = self.template_df * (variance / wording) ** 2
+        for i in range(len(terms)):
+            own = float(df[i]) if wording[i] > 0 and math.isfinite(df[i]) else None
+            half[i] = quantile(level, own) * se[i]
+            p[i] = float(inference.two_sided_p(statistic[i], own))
+        values = (terms, estimate, se, statistic, p, estimate - half, estimate + half)
+        return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return one row per component, in player order, with intervals at `level`."""
+        return self._rows(list(self.names), np.eye(len(self.names)), level)
+
+    def uncertainty(self) -> pd.DataFrame:
+        """Return the standard error of each value and its three parts.
+
+        Returns
+        -------
+        DataFrame
+            term, estimate, std_error, se_sampling, se_reply, se_template; the squares of the
+            parts add up to that of the whole.
+        """
+        parts = {
+            f"se_{name}": np.sqrt(np.maximum(np.diag(getattr(self, f"cov_{name}")), 0.0))
+            for name in ("sampling", "reply", "template")
+        }
+        columns = {"term": list(self.names), "estimate": self.phi, "std_error": self.std_error}
+        return pd.DataFrame(columns | parts)
+
+    def group_values(self, depth: int = 1, level: float = 0.95) -> pd.DataFrame:
+        """Sum the values of each group's components.
+
+        With ``kind="owen"`` that is the group's own Shapley value in the game between groups.
+
+        Parameters
+        ----------
+        depth : int, default 1
+            Level of nested groups, 1 the outermost.
+        level : float
+
+        Returns
+        -------
+        DataFrame
+            The columns of every result frame, a row per group, and per component without one.
+        """
+        labels = [
+            " / ".join(g[:depth]) if g else name
+            for g, name in zip(self.groups, self.names, strict=True)
+        ]
+        terms = list(dict.fromkeys(labels))
+        weights = np.array([[float(label == term) for label in labels] for term in terms])
+        return self._rows(terms, weights, level)
+
+    def contrast(self, weights: Mapping[str, float], level: float = 0.95) -> Estimate:
+        """Estimate a weighted sum of values.
+
+        Parameters
+        ----------
+        weights : dict of component name to weight
+        level : float
+
+        Returns
+        -------
+        Estimate
+        """
+        if unknown := sorted(set(weights) - set(self.names)):
+            raise DataError(f"There is no component {unknown[0]!r}; there are {self.names}.")
+        row = np.array([[float(weights.get(name, 0.0)) for name in self.names]])
+        found = self._rows(["contrast"], row, level).iloc[0]
+        return Estimate(
+            *(float(found[c]) for c in ("estimate", "std_error", "conf_low", "conf_high")),
+            level, "contrast", float(found["p_value"]),
+        )  # fmt: skip
+
+    def joint_test(self, role: str | None = None) -> Test:
+        """Test that all components (of one role) have the value zero.
+
+        On the fit of `PromptTemplate.placebo` this is the placebo test.
+
+        Parameters
+        ----------
+        role : {"informative", "neutral"}, optional
+
+        Returns
+        -------
+        Test
+            Chi-squared.
+        """
+        used = [i for i, r in enumerate(self.roles) if role in (None, r)]
+        if not used:
+            raise DataError(f"No component has the role {role!r}.")
+        try:
+            w, q, p = inference.wald(self.phi[used], self.covariance[np.ix_(used, used)])
+        except (ValueError, np.linalg.LinAlgError) as error:
+            raise IdentificationError(
+                "The covariance of these values is singular: they are known exactly, or add up to "
+                "a known number. Look at their sizes instead."
+            ) from error
+        return Test("all zero", w, q, p)
+
+    def token_noise(self, level: float = 0.95) -> TokenNoise:
+        """Share of neutral components in what moves the decision; see `token_noise`."""
+        neutral = np.array([role == "neutral" for role in self.roles])
+        return token_noise(
+            self.phi, self.covariance, neutral, level=level, rng=(self.entropy or 0) % 2**32
+        )
+
+    def interaction(self, index: str = "FSII", level: float = 0.95) -> pd.DataFrame:
+        """Return interaction values.
+
+        Parameters
+        ----------
+        index : {"FSII", "SII", "k-SII", "STII"}
+        level : float
+
+        Returns
+        -------
+        DataFrame
+            The columns of every result frame after `group`, the number of components.
+
+        Raises
+        ------
+        IdentificationError
+            When the index was not estimated; the message says what it needs.
+        """
+        table = self.interactions
+        if table is None:
+            raise IdentificationError("Interactions were not asked for: give order=2 or 3.")
+        rows = table[table["index"] == index]
+        if rows.empty:
+            known = ", ".join(table["index"].unique())
+            raise IdentificationError(
+                f"{index!r} needs all 2^{len(self.names)} coalitions (of at most 14 components); "
+                f"{self.n_coalitions} were asked, from which {known} can be estimated. Raise the "
+                "budget, or use one of these."
+            )
+        estimate, se = rows["estimate"].to_numpy(), rows["std_error"].to_numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = estimate / se
+        half = quantile(level) * se
+        p = inference.two_sided_p(statistic)
+        values = (rows["term"], estimate, se, statistic, p, estimate - half, estimate + half)
+        frame = pd.DataFrame(
+            {"group": "order " + rows["order"].astype(str)}
+            | dict(zip(COLUMNS, values, strict=True))
+        )
+        return frame.reset_index(drop=True)
+
+    def convergence(self, level: float = 0.95) -> pd.DataFrame:
+        """Return estimates by checkpoint, with intervals that hold at all of them at once.
+
+        Whoever stops after a look at the values needs these: look k has the error probability
+        (1 - level) / (k (k + 1)), and all together that of one.
+
+        Returns
+        -------
+        DataFrame
+            look, calls, coalitions, term, estimate, std_error, conf_low, conf_high.
+        """
+        check_level(level)
+        out = self.trace.copy()
+        z = [quantile(1.0 - (1.0 - level) / (k * (k + 1))) for k in out["look"]]
+        out["conf_low"] = out["estimate"] - z * out["std_error"]
+        out["conf_high"] = out["estimate"] + z * out["std_error"]
+        return out
+
+    def _fit_lines(self, level: float) -> list[tuple[str, str]]:
+        parts = self.uncertainty()[["se_sampling", "se_reply", "se_template"]]
+        rms = np.sqrt((parts**2).mean())
+        lines = [
+            ("Kind, method", f"{self.kind}, {self.method}"),
+            ("Coalitions", f"{self.n_coalitions:,} of 2^{len(self.names)}"),
+            ("Value", f"{self.value_none:.4g} without, {self.value_all:.4g} with all components"),
+            ("Efficiency gap", f"{self.efficiency_gap:.2g}"),
+            (
+                "Std. errors",
+                f"from coalitions {rms.iloc[0]:.2g}, replies {rms.iloc[1]:.2g}, wordings "
+                + (f"{rms.iloc[2]:.2g}" if self.template_df else "not measured (one wording)"),
+            ),
+            (
+                "Outcomes",
+                ", ".join(
+                    f"{o} {c:,}"
+                    for o, c in zip(self.outcomes["outcome"], self.outcomes["count"], strict=True)
+                ),
+            ),
+            ("Stopped by", str(self.diagnostics["stopped"])),
+        ]
+        if 0 < self.roles.count("neutral") < len(self.roles):
+            s = self.token_noise(level).share
+            lines.append(("Token noise", f"{s.estimate:.3f} [{s.conf_low:.3f}, {s.conf_high:.3f}]"))
+        return lines
+
+    def to_html(self, level: float = 0.95) -> str:
+        """Return the prompt as a heat map in HTML; see `plot.text` for matplotlib."""
+        from causalrm.attribution.plots import heat_map_html
+
+        return heat_map_html(self, level)

@@ -1,0 +1,480 @@
+"""Shapley values of prompt components, or of the players of any game."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from causalrm.attribution import _kernels
+from causalrm.attribution._interactions import interactions, least_coalitions
+from causalrm.attribution._report import (
+    assumptions,
+    endpoint_of,
+    positive,
+    trace_frame,
+    variants_frame,
+)
+from causalrm.attribution._run import Budget, Evaluated, Game, Run, Spent, outcomes
+from causalrm.attribution.archive import Archive, header
+from causalrm.attribution.design import next_coalitions, prefixes, random_orders
+from causalrm.attribution.estimators import METHODS, Attribution, estimate
+from causalrm.attribution.result import AttributionResult
+from causalrm.attribution.template import Baseline, PromptTemplate
+from causalrm.attribution.values import Value, _PromptValue
+from causalrm.core import random
+from causalrm.core.errors import CausalRMWarning, DataError, IdentificationError, warn
+from causalrm.core.estimator import Estimator
+from causalrm.core.inference import two_sided_p
+from causalrm.core.parallel import blas_limit
+from causalrm.llm.plan import Plan
+
+KINDS = ("shapley", "owen", "ordered")
+_FREE_ORDERS = 4000  # where all coalitions are known
+
+
+class PromptShapley(Estimator):
+    """Attribute what a model does to the components of its prompt, with standard errors.
+
+    Parameters
+    ----------
+    method : str, default "auto"
+        "exact" asks all coalitions; "permutation" walks through orders and their reverses;
+        "kernel", "leverage", "odd_gp", "link", "sparse" and "tree" read pairs of complementary
+        coalitions. "auto" is exact where the budget allows, and otherwise takes the surrogate
+        with the smallest error at pairs left out of its fit.
+    budget : Budget, optional
+    order : int, default 1
+        Interactions of up to so many components.
+    rng : None, int, SeedSequence or Generator, default 0
+    kind : {"shapley", "owen", "ordered"}
+        Owen values respect groups: members of one stay together. Ordered (asymmetric) values
+        respect stages: an earlier component joins before a later one. Both are found by
+        walking through admissible orders.
+
+    Attributes
+    ----------
+    result_ : AttributionResult
+    archive_ : Archive
+        All replies, also after an error or an interrupt.
+
+    References
+    ----------
+    Shapley (1953), doi:10.1515/9781400881970-018. Owen (1977), doi:10.1007/978-3-642-45494-3_7.
+    Frye, Rowat, Feige (2020), arXiv:1910.06358. Mohammadi (2024), arXiv:2404.01332.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def glove(Z):  # two left gloves, one right: a pair is worth one
+    ...     return Z[:, :2].any(axis=1) & Z[:, 2]
+    >>> fit = PromptShapley().fit(["left", "other left", "right"], glove)
+    >>> fit.to_frame()[["term", "estimate"]].round(4)
+             term  estimate
+    0        left    0.1667
+    1  other left    0.1667
+    2       right    0.6667
+    """
+
+    result_: AttributionResult
+    archive_: Archive
+
+    def __init__(
+        self,
+        method: str = "auto",
+        budget: Budget | None = None,
+        order: int = 1,
+        rng: random.RNG = 0,
+        *,
+        kind: str = "shapley",
+    ) -> None:
+        self.method = method
+        self.budget = budget
+        self.order = order
+        self.rng = rng
+        self.kind = kind
+
+    def fit(
+        self, template: Any, value: Any, *, archive: Archive | str | Path | None = None
+    ) -> Self:
+        """Ask for coalitions until the budget is used up, and estimate.
+
+        Parameters
+        ----------
+        template : PromptTemplate, or list of names or Components
+        value : ChoiceValue, ScoreValue, or callable
+            With a list of names: ``f(Z: bool[m, n]) -> float[m]``.
+        archive : Archive, str or path, optional
+            Where every reply is kept. What it holds is not asked again, so that the same call
+            goes on where an interrupted one stopped.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            When the budget is too small, a value is not finite or has the wrong shape, or the
+            archive is of another game. Replies so far are in `archive_`.
+        BackendError
+            When the value function raises, or a call gives no answer at all.
+        """
+        game = self._game(template, value)
+        self.archive_ = archive if isinstance(archive, Archive) else Archive(archive)
+        stored = self.archive_.header.get("entropy")
+        seed = int(stored) if stored is not None and self.rng is None else self.rng
+        rng, entropy = random.resolve(seed)
+        names = [c.name for c in game.players]
+        self.archive_.open(header(names, game.mark, game.value.fingerprint(), entropy))
+        run = Run(game, self.archive_, self.budget or Budget())
+        log: list[str] = []
+        trace: list[tuple[int, int, Attribution]] = []
+        total = self._affordable(game)
+        try:
+            stopped = self._drive(run, total, rng, entropy, trace)
+        except Spent as reason:
+            stopped = str(reason)
+        self.result_ = self._result(game, run, entropy, trace, stopped, log)
+        return self
+
+    def reanalyse(self, template: Any, value: Any, archive: Archive | str | Path) -> Self:
+        """Fit from archived replies alone, without a call.
+
+        Parameters
+        ----------
+        template, value
+            As in `fit`. Another target or scale of a `ChoiceValue` is read off the same
+            replies.
+        archive : Archive, str or path
+
+        Returns
+        -------
+        self
+        """
+        game = self._game(template, value)
+        self.archive_ = archive if isinstance(archive, Archive) else Archive(archive)
+        if not len(self.archive_):
+            raise DataError(f"{self.archive_!r} is empty: there is nothing to analyse.")
+        names = [c.name for c in game.players]
+        self.archive_.open(header(names, game.mark, game.value.fingerprint(), 0))
+        run = Run(game, self.archive_, Budget())
+        run.asked = set(self.archive_.rows)
+        run.calls = len(self.archive_)
+        entropy = random.resolve(self.rng)[1]
+        self.result_ = self._result(game, run, entropy, [], "archive", [])
+        return self
+
+    def plan(self, template: PromptTemplate, value: Value) -> Plan:
+        """Count calls, tokens and money of `fit` without sending anything.
+
+        Adaptive stopping may need fewer.
+        """
+        game = self._game(template, value)
+        if not isinstance(game.value, _PromptValue):
+            raise DataError("Only value functions with a client have a plan.")
+        Z, times = next_coalitions(
+            game.n, self._affordable(game), random.resolve(self.rng)[0], noisy=game.noisy
+        )
+        rows = np.repeat(np.arange(len(Z)), times * game.cost_of_one)
+        step = np.concatenate([np.arange(t * game.cost_of_one) for t in times])
+        price = self.budget.price if self.budget else None
+        return game.value.plan(
+            template, Z[rows], step % game.variants, step // game.variants, price
+        )
+
+    def sensitivity(
+        self, template: PromptTemplate, value: Value, policies: dict[str, Baseline]
+    ) -> pd.DataFrame:
+        """Compare values under several meanings of "absent".
+
+        Parameters
+        ----------
+        template, value
+            As in `fit`; each policy is a fit of its own, with its own calls.
+        policies : dict of str to Drop, Mask, Neutral or Resample
+            Applied to all components.
+
+        Returns
+        -------
+        DataFrame
+            The columns of every result frame after `group`, the policy; `difference` from the
+            first policy, with `difference_se` and `difference_p` as if the two were independent.
+        """
+        frames = []
+        for name, baseline in policies.items():
+            fit = type(self)(**self.get_params(deep=False))
+            frame = fit.fit(template.with_baseline(baseline), value).to_frame()
+            frame.insert(0, "group", name)
+            first = frames[0] if frames else frame
+            frame["difference"] = frame["estimate"] - first["estimate"]
+            both = np.hypot(frame["std_error"], first["std_error"])
+            frame["difference_se"] = both if frames else np.nan
+            with np.errstate(divide="ignore", invalid="ignore"):
+                statistic = (frame["difference"] / frame["difference_se"]).to_numpy()
+            frame["difference_p"] = two_sided_p(statistic)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def _game(self, template: Any, value: Any) -> Game:
+        if self.method not in METHODS:
+            raise DataError(f"method must be one of {METHODS}; got {self.method!r}.")
+        if self.kind not in KINDS:
+            raise DataError(f"kind must be one of {KINDS}; got {self.kind!r}.")
+        if self.kind != "shapley" and self.method not in ("auto", "exact", "permutation"):
+            raise DataError(
+                f"kind={self.kind!r} walks through orders: method must be 'auto' or "
+                f"'permutation'; got {self.method!r}."
+            )
+        if isinstance(self.order, bool) or self.order not in (1, 2, 3):
+            raise DataError(f"order must be 1, 2 or 3; got {self.order!r}.")
+        game = Game(template, value)
+        if self.kind == "owen" and not any(c.group for c in game.players):
+            raise DataError("kind='owen' needs groups: Component(..., group='...').")
+        if self.kind == "ordered" and len({c.stage for c in game.players}) < 2:
+            raise DataError("kind='ordered' needs stages: Component(..., stage=1).")
+        return game
+
+    def _affordable(self, game: Game) -> int:
+        """Coalitions (or replies to them) that the budget allows."""
+        n, calls = game.n, self.budget.calls if self.budget else None
+        if calls is None:
+            total = 2**n if n <= 8 else 50 * n
+            if game.noisy:
+                total = max(total, 50 * n)
+        else:
+            total = int(calls) // game.cost_of_one
+        walks = self.method == "permutation" or self.kind != "shapley"
+        least = 2 + 4 * (n - 1) if walks else 8
+        if self.method == "exact" or n < 3:
+            least = 2**n
+        if self.order > 1:
+            least = max(least, least_coalitions(n, self.order))
+        if total < min(least, 2**n):
+            raise DataError(
+                f"The budget of {calls} calls allows {total} coalitions, as each needs "
+                f"{game.cost_of_one} calls (wordings x option orders x replies); method "
+                f"{self.method!r} with {n} players needs {min(least, 2**n)} or more, "
+                f"{min(least, 2**n) * game.cost_of_one} calls."
+            )
+        return total
+
+    def _drive(
+        self,
+        run: Run,
+        total: int,
+        rng: np.random.Generator,
+        entropy: int,
+        trace: list[tuple[int, int, Attribution]],
+    ) -> str:
+        """Go from checkpoint to checkpoint, each with twice the coalitions of the last."""
+        game, n = run.game, run.game.n
+        budget = run.budget
+        complete = n <= 20 and 2**n <= total
+        walks = not (complete and not game.noisy) and (
+            self.method == "permutation" or self.kind != "shapley"
+        )
+        client = getattr(game.value, "client", None)
+        if client is not None and not game.noisy:
+            spare = 0 if budget.calls is None else 2
+            if not complete or 2**n <= total - spare:
+                ends = np.array([[False] * n, [True] * n])
+                run.ask(ends, np.ones(2, dtype=int))
+                run.repeat(ends)
+                total -= spare
+        orders = np.zeros((0, n), dtype=int)
+        goal, met = max(2 * n + 2, 16), 0
+        if complete and not game.noisy:
+            goal = total
+        elif self.method == "exact":
+            goal = 2**n
+        while True:
+            goal = min(goal, total)
+            have = sum(run.times.values()) // game.value.replies
+            if walks:
+                pairs = max(2 - len(orders) // 2, (goal - have) // max(2 * (n - 1), 1))
+                new = random_orders(n, 2 * pairs, rng, **self._structure(game))
+                orders = np.concatenate([orders, new]) if pairs else orders
+                run.archive.add_orders(orders)
+                Z = prefixes(orders)
+                Z = Z[[mask not in run.times for mask in _keys(Z)]]
+                times = np.ones(len(Z), dtype=int)
+            else:
+                Z, times = next_coalitions(n, goal - have, rng, run.Z, noisy=game.noisy)
+                Z, times = _interleaved(Z, times)
+            run.ask(Z, times)
+            spent = have + int(times.sum())
+            last = not len(Z) or goal >= total or (walks and total - spent < 2 * (n - 1))
+            if last and not trace:
+                return "complete" if complete and not game.noisy else "calls"
+            if len(Z):
+                found = run.evaluated()
+                trace.append((run.calls, len(found.Z), self._estimate(game, found, run, entropy)))
+            if budget.target_se is not None and not last:
+                met = met + 1 if trace[-1][2].std_error.max() <= budget.target_se else 0
+                if met == 2:
+                    return "target_se"
+            if last:
+                return "calls"
+            goal *= 2
+
+    def _structure(self, game: Game) -> dict[str, Any]:
+        if self.kind == "owen":
+            return {"groups": group_levels(game)}
+        if self.kind == "ordered":
+            return {"stages": np.array([c.stage for c in game.players])}
+        return {}
+
+    def _estimate(
+        self, game: Game, found: Evaluated, run: Run, entropy: int, wording: int | None = None
+    ) -> Attribution:
+        mean, noise = found.mean, found.noise
+        count, rng = found.count, np.random.default_rng(entropy)
+        if wording is not None:
+            mean, noise = found.values[:, wording], found.var[:, wording]
+            count = np.maximum(count // game.wordings, 1)
+        orders = np.array(run.archive.orders, dtype=int).reshape(-1, game.n)
+        method = self.method
+        complete = game.n <= 20 and len(found.Z) == 2**game.n
+        if self.kind != "shapley":
+            levels = group_levels(game) if self.kind == "owen" else None
+            if complete and not noise.any() and levels is not None and len(levels) == 1:
+                table = np.empty(2**game.n)
+                table[found.Z @ (1 << np.arange(game.n))] = mean
+                phi, zero = _kernels.owen(table, levels[0]), np.zeros((game.n, game.n))
+                gap = float(phi.sum() - table[-1] + table[0])
+                return Attribution(phi, zero, zero, "exact", gap, {}, True)
+            method = "permutation"
+        if method == "auto" and complete:  # unbiased, where a surrogate is only nearly so
+            method = "exact"
+        if method == "permutation" and complete and not len(orders):
+            orders = random_orders(game.n, _FREE_ORDERS, rng, **self._structure(game))
+        if method == "permutation":
+            orders = _walked(orders, found.Z)
+        with blas_limit(1):  # many small matrices
+            return estimate(
+                found.Z, mean, noise, count, method=method,
+                bernoulli=game.value.binary, orders=orders, rng=rng,
+            )  # fmt: skip
+
+    def _result(
+        self,
+        game: Game,
+        run: Run,
+        entropy: int,
+        trace: list[tuple[int, int, Attribution]],
+        stopped: str,
+        log: list[str],
+    ) -> AttributionResult:
+        try:
+            found = run.evaluated(only_asked=False)
+            attribution = self._estimate(game, found, run, entropy)
+        except IdentificationError as error:
+            if stopped not in ("seconds", "cost"):
+                raise
+            raise IdentificationError(
+                f"The budget of {stopped} ended after {run.calls} calls, too early for an "
+                f"estimate: {error} The replies are in archive_; fit again with it."
+            ) from error
+        if not trace or trace[-1][0] != run.calls:
+            trace.append((run.calls, len(found.Z), attribution))
+        template, df = np.zeros((game.n, game.n)), 0
+        if game.wordings > 1:
+            df = game.wordings - 1
+            each = [self._estimate(game, found, run, entropy, t) for t in range(game.wordings)]
+            between = np.atleast_2d(np.cov(np.array([a.phi for a in each]).T))
+            own = np.mean([a.cov_reply for a in each], axis=0)
+            template = positive(between - own) / game.wordings
+        seen = outcomes(run.archive)
+        failed = seen[seen["outcome"].isin(["refused", "empty", "unparseable", "no_mass"])]
+        if len(failed):
+            shown = ", ".join(f"{c} {o}" for o, c in zip(failed["outcome"], failed["count"],
+                                                         strict=True))  # fmt: skip
+            warn(
+                f"Of {len(run.archive)} replies {shown}; they count as not picking the target, or "
+                "are scored as they are.", CausalRMWarning, log,
+            )  # fmt: skip
+        endpoint = endpoint_of(game, run)
+        if endpoint.get("differing"):
+            warn(
+                f"The endpoint is not deterministic: {endpoint['differing']} of "
+                f"{endpoint['repeated']} repeated calls gave another value (sd "
+                f"{endpoint['sd']:.3g}). That is part of the standard errors.",
+                CausalRMWarning, log,
+            )  # fmt: skip
+        size = found.Z.sum(axis=1)
+        table = None
+        if self.order > 1:
+            table = interactions(found.Z, found.mean, found.noise, game.players, self.order)
+        segments = (
+            game.template.segments if isinstance(game.template, PromptTemplate)
+            else tuple((c.text or c.name, i) for i, c in enumerate(game.players))
+        )  # fmt: skip
+        return AttributionResult(
+            call=self._call({}),
+            n_obs=len(run.archive),
+            entropy=entropy,
+            assumptions=assumptions(game, attribution, endpoint),
+            diagnostics={"endpoint": endpoint, "stopped": stopped, "paid_calls": run.paid},
+            warnings=tuple(log),
+            names=tuple(c.name for c in game.players),
+            groups=tuple(c.group for c in game.players),
+            roles=tuple(c.role for c in game.players),
+            kind=self.kind,
+            method=attribution.method,
+            phi=attribution.phi,
+            cov_sampling=attribution.cov_sampling,
+            cov_reply=attribution.cov_reply,
+            cov_template=template,
+            template_df=df,
+            value_none=float(found.mean[size == 0][0]),
+            value_all=float(found.mean[size == game.n][0]),
+            efficiency_gap=attribution.efficiency_gap,
+            held_out=dict(attribution.held_out),
+            n_coalitions=len(found.Z),
+            outcomes=seen,
+            variants=variants_frame(game, found, size),
+            trace=trace_frame(trace, game),
+            interactions=table,
+            segments=segments,
+        )
+
+
+def group_levels(game: Game) -> np.ndarray:
+    """Numbers of each player's groups, outermost level first; a player alone is its own group."""
+    depth = max(len(c.group) for c in game.players)
+    levels = np.empty((depth, game.n), dtype=int)
+    for k in range(depth):
+        names = [
+            str(c.group[: k + 1]) if len(c.group) > k else f"{c.group} {c.name}"
+            for c in game.players
+        ]
+        levels[k] = np.unique(names, return_inverse=True)[1]
+    return levels
+
+
+def _keys(Z: np.ndarray) -> list[bytes]:
+    return [row.tobytes() for row in np.packbits(Z, axis=1)]
+
+
+def _walked(orders: np.ndarray, Z: np.ndarray) -> np.ndarray:
+    """Pairs of orders all of whose prefixes were evaluated."""
+    have = set(_keys(Z))
+    whole = [
+        all(set(_keys(prefixes(pair[None]))) <= have for pair in orders[k : k + 2])
+        for k in range(0, len(orders) - 1, 2)
+    ] if len(have) < 2 ** Z.shape[1] else [True] * (len(orders) // 2)  # fmt: skip
+    return orders[: 2 * len(whole)][np.repeat(np.array(whole, dtype=bool), 2)]
+
+
+def _interleaved(Z: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Complements next to one another, so that little is lost where a budget ends."""
+    size = Z.sum(axis=1)
+    ends = np.flatnonzero((size == 0) | (size == Z.shape[1]))
+    rest = np.setdiff1d(np.arange(len(Z)), ends)
+    half = len(rest) // 2
+    order = np.concatenate([ends, np.column_stack([rest[:half], rest[half : 2 * half]]).ravel()])
+    order = np.concatenate([order, rest[2 * half :]]).astype(int)
+    return Z[order], times[order]

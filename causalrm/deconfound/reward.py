@@ -1,0 +1,631 @@
+"""Rewards from logged outcomes, without the known confounders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from causalrm.core.blocks import Rows
+from causalrm.core.design import encode_new, formula_text, prepare
+from causalrm.core.encoding import Design
+from causalrm.core.errors import CausalRMWarning, DataError, warn
+from causalrm.core.estimator import Estimator
+from causalrm.core.frame import Source, check, scan
+from causalrm.core.inference import by_cluster, two_sided_p
+from causalrm.core.random import RNG, resolve, spawn
+from causalrm.core.result import COLUMNS, quantile
+from causalrm.deconfound import evidence
+from causalrm.deconfound.fitting import fit_absorbed, fit_method
+from causalrm.deconfound.pairs import pairs_of, selection, write_jsonl
+from causalrm.deconfound.result import COMPARATORS, DeconfoundedResult
+from causalrm.deconfound.task import Fitted, Task
+from causalrm.text import texts
+
+METHODS = ("iv", "plr", "joint", "fixed_effects", *COMPARATORS)
+Formula = str | Sequence[str]
+
+
+class DeconfoundedReward(Estimator):
+    r"""Reward of text from logged outcomes, with the effect of known confounders taken out.
+
+    Outcomes of past texts (clicks, votes, sales) depend on the text X and on a confounder C (hour,
+    author, popularity) that the editors may have chosen with the text in mind:
+    :math:`Y = f(X) + \gamma' C + e`. What is wanted is f, up to a constant. Every method estimates
+    a gamma, subtracts :math:`\gamma'(C - \bar C)` from the outcome, and regresses what is left on
+    the text; the noise of gamma enters all standard errors.
+
+    Parameters
+    ----------
+    method : str, default "plr"
+        - "plr": gamma by partialling the text out of outcome and confounder, cross-fitted.
+        - "iv": gamma by two-stage least squares with `instruments`, which move the confounder and
+          nothing else. The text is no control there: a text that follows the confounder would bias
+          gamma wherever something hidden moves outcome and confounder.
+        - "joint": least squares on features and confounders at once.
+        - "fixed_effects": the same beside absorbed effects of columns with many levels.
+
+        And what is done instead, for comparison, each right under its own assumption: "ignore"
+        (gamma = 0), "residualise" (slope of the outcome on the confounder alone; biased when text
+        quality goes with the confounder), "invariance" (best score that is uncorrelated with the
+        confounder), "input" (the confounder is one more regressor, penalised or grown like any
+        other, and averaged over at use).
+    encoder : encoder of causalrm.text, optional
+        For a column of texts; `TfidfText()` by default. It is fitted anew in every fold.
+    nuisance : float or scikit-learn regressor, optional
+        Learner of nuisances and of the reward model, copied and seeded for each fit. A number is
+        the penalty of linear ones (half of it times the squared coefficients of standardised
+        features, on half the mean squared error). By default least squares on feature columns, and
+        on texts ridge regression with the penalty chosen by generalised cross-validation.
+    folds : int, default 5
+        Clusters and copies of one text stay in one fold.
+    repeats : int, default 1
+        Random splits, of which the median is taken.
+    rng : None, int, SeedSequence or Generator, default 0
+
+    Attributes
+    ----------
+    result_ : DeconfoundedResult
+        Effects of the confounders under the parameter "confounder", coefficients of the reward
+        model on feature columns under "reward".
+    rewards_ : pandas.DataFrame
+        One row per row of the data: `outcome`; `deconfounded`, the outcome at the mean confounder,
+        with `std_error`, the noise of what was subtracted; `reward`, the out-of-fold value of the
+        reward model, with `reward_std_error` of the model (NaN where the learner has none).
+
+    See Also
+    --------
+    causalrm.PreferenceRewardModel : Learns from the pairs that `to_pairs` gives.
+
+    References
+    ----------
+    Loghmani (2025), Aligning language models with observational data: opportunities and risks from
+    a causal perspective, arXiv 2506.00152. Robinson (1988), Root-N-consistent semiparametric
+    regression, Econometrica 56(4), 931-954, doi 10.2307/1912705. Chernozhukov et al. (2018),
+    Double/debiased machine learning for treatment and structural parameters, Econometrics Journal
+    21(1), C1-C68, doi 10.1111/ectj.12097. Chen et al. (2024), ODIN: disentangled reward mitigates
+    hacking in RLHF, arXiv 2402.07319 (invariance).
+
+    Examples
+    --------
+    >>> import causalrm as crm
+    >>> df, truth = crm.datasets.make_logged_rewards(2000, rng=1)  # gamma = 1, quality = 1
+    >>> roles = {"outcome": "outcome", "text": ["quality", "style"], "confounders": ["popularity"]}
+    >>> fit = crm.DeconfoundedReward("plr").fit(df, **roles)
+    >>> fit.to_frame().round(2)[["parameter", "term", "estimate", "std_error"]]
+        parameter        term  estimate  std_error
+    0  confounder  popularity      1.04       0.04
+    1      reward   Intercept     -0.04       0.03
+    2      reward     quality      0.95       0.03
+    3      reward       style      0.03       0.03
+    >>> wrong = crm.DeconfoundedReward("residualise").fit(df, **roles)
+    >>> wrong.to_frame().round(2)["estimate"].tolist()
+    [1.62, -0.05, 0.77, -0.32]
+    """
+
+    result_: DeconfoundedResult
+    rewards_: pd.DataFrame
+
+    def __init__(
+        self,
+        method: str = "plr",
+        encoder: Any = None,
+        nuisance: Any = None,
+        folds: int = 5,
+        repeats: int = 1,
+        rng: RNG = 0,
+    ):
+        self.method = method
+        self.encoder = encoder
+        self.nuisance = nuisance
+        self.folds = folds
+        self.repeats = repeats
+        self.rng = rng
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        outcome: str,
+        text: str | Sequence[str],
+        confounders: Formula | None = None,
+        instruments: Formula | None = None,
+        absorb: str | Sequence[str] | None = None,
+        cluster: str | None = None,
+        weights: str | None = None,
+        timing: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Estimate what the confounders do, and the reward of text without them.
+
+        Parameters
+        ----------
+        data : data frame, path of parquet files, pyarrow data set, or Dask data frame
+            One row per logged outcome; every column that is used must be complete. With feature
+            columns and linear nuisances rows are read in blocks; else they are held in memory.
+        outcome : str
+            Numeric column.
+        text : str or list of str
+            One column of texts, or numeric feature columns.
+        confounders : list of str or formula
+            Columns known to move the outcome. Formulas may have interactions, splines and ``C(x)``.
+        instruments : list of str or formula, optional
+            For "iv", at least as many columns as there are confounder columns.
+        absorb : str or list of str, optional
+            For "fixed_effects", columns whose levels have an effect each.
+        cluster : str, optional
+            Column of labels of dependent rows.
+        weights : str, optional
+            Column of sampling weights of at least 0; only their ratios matter.
+        timing : mapping of str to str, optional
+            For columns of confounders and instruments: "pre" (fixed before the text was written),
+            "post" (after it was shown: refused), or "text" (computed from the text: its effect is
+            then taken out of the reward on purpose).
+
+        Returns
+        -------
+        DeconfoundedReward
+            Itself, with `result_` and `rewards_`.
+
+        Raises
+        ------
+        DataError
+            When a column or an option cannot be used.
+        IdentificationError
+            When the data cannot tell the effects of text and confounder apart, or a confounder is
+            a consequence of the text.
+        """
+        log: list[str] = []
+        task = self._task(outcome, text, instruments, absorb, cluster, weights)
+        if confounders is None and not (absorb and self.method == "fixed_effects"):
+            raise DataError(
+                "Expected confounders=, but saw none. Give the columns that move the outcome and "
+                "may go with the text, or fit a plain regression."
+            )
+        formulas = {
+            role: formula_text(value, role)
+            for role, value in (("confounders", confounders), ("instruments", instruments))
+            if value is not None
+        }
+        names = [task.text] if isinstance(task.text, str) else list(task.text)
+        numbers = [outcome, *([] if task.is_text else names), *([weights] if weights else [])]
+        groups = [*(names if task.is_text else []), *([cluster] if cluster else [])]
+        source, rows, designs, reader = prepare(data, formulas, numbers, groups)
+        index = source.index if source.kind == "memory" else pd.RangeIndex(rows.n_obs)
+        if weights is not None:
+            check(rows, [weights], lambda w: w < 0, "weights of at least 0", "Correct them.", index)
+            if rows.total(lambda block: (float(block[weights].sum()),))[0] <= 0:
+                raise DataError(
+                    f"Expected weights above 0 in column {weights!r}, but all {rows.n_obs} are 0. "
+                    "Correct them."
+                )
+        levels = {c.name: c.levels for c in reader.columns}
+        used = {role: [c.name for c in design.columns] for role, design in designs.items()}
+        evidence.check_timing(used, timing or {}, outcome, names, log)
+        task.place(rows, designs, levels, self._generator())
+        if task.is_text:
+            evidence.check_derived(task, designs["confounders"], timing or {})
+        evidence.check_outcome(task, log)
+        evidence.check_clusters(task, log)
+        if self.method == "fixed_effects":
+            fitted = fit_absorbed(data, task, formulas.get("confounders"), log)
+        else:
+            fitted = fit_method(task, spawn(self.rng, self.repeats), log)
+        self._finish(task, fitted, index, confounders, instruments, absorb, timing, log)
+        return self
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng(resolve(self.rng)[1])
+
+    def _task(
+        self, outcome: str, text: Any, instruments: Any, absorb: Any, cluster: Any, weights: Any
+    ) -> Task:
+        if self.method not in METHODS:
+            raise DataError(
+                f"Expected method to be one of {', '.join(METHODS)}, but saw {self.method!r}. "
+                "Choose one of these."
+            )
+        for name, least in (("folds", 2), ("repeats", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or not least <= value <= 100:
+                raise DataError(
+                    f"Expected {name} from {least} to 100, but saw {value!r}. Give such a number."
+                )
+        needs = {"instruments": ("iv", instruments), "absorb": ("fixed_effects", absorb)}
+        for role, (method, given) in needs.items():
+            if (given is not None) != (self.method == method):
+                problem = "saw none" if given is None else f"saw it with {self.method!r}"
+                raise DataError(
+                    f"Expected {role}= with method {method!r} and no other, but {problem}. "
+                    f"Set method={method!r} and give {role}, or leave {role} out."
+                )
+        is_text = isinstance(text, str)
+        columns = text if is_text else tuple(text)
+        if not columns or len(set(columns)) < len(columns) and not is_text:
+            raise DataError(
+                f"Expected text to be a column or different feature columns, but saw {text!r}. "
+                "Give one column of texts, or a list of numeric columns."
+            )
+        linear = self.nuisance is None or isinstance(self.nuisance, int | float)
+        if self.method in ("joint", "fixed_effects") and (
+            is_text or self.nuisance is not None and (self.method != "joint" or not linear)
+        ):
+            raise DataError(
+                f"Expected feature columns and least squares for method {self.method!r}, but saw "
+                f"text={text!r} and nuisance={self.nuisance!r}. Use method='plr' with the levels "
+                "as confounders, or encode the texts first and give the columns."
+            )
+        if not linear and not hasattr(self.nuisance, "predict"):
+            raise DataError(
+                "Expected nuisance to be a number or a scikit-learn regressor, but saw "
+                f"{self.nuisance!r}. Give one of these."
+            )
+        if linear and self.nuisance is not None and not 0 <= self.nuisance < np.inf:
+            raise DataError(
+                f"Expected a penalty of at least 0 as nuisance, but saw {self.nuisance!r}. Give "
+                "such a number."
+            )
+        return Task(
+            method=self.method, outcome=outcome, text=columns, cluster=cluster, weights=weights,
+            absorb=(absorb,) if isinstance(absorb, str) else tuple(absorb or ()),
+            encoder=self.encoder, nuisance=self.nuisance, n_folds=int(self.folds),
+        )  # fmt: skip
+
+    def _finish(
+        self, task: Task, fitted: Fitted, index: pd.Index, confounders: Any, instruments: Any,
+        absorb: Any, timing: Any, log: list[str],
+    ) -> None:  # fmt: skip
+        kinds = list(fitted.covariances)
+        roles = {
+            "outcome": task.outcome, "text": task.text, "confounders": confounders,
+            "instruments": instruments, "absorb": absorb, "cluster": task.cluster,
+            "weights": task.weights, "timing": None if timing is None else dict(timing),
+        }  # fmt: skip
+        self.rewards_ = fitted.rewards.set_axis(index, axis=0)
+        self.model_ = fitted.model
+        self._kept = fitted.kept
+        design = task.designs.get("confounders")
+        self.result_ = DeconfoundedResult(
+            call=self._call(roles),
+            n_obs=task.rows.n_obs - fitted.dropped,
+            entropy=resolve(self.rng)[1],
+            assumptions=evidence.assumptions(task, fitted, timing or {}),
+            diagnostics=fitted.diagnostics,
+            warnings=tuple(log),
+            parameter=fitted.parameter,
+            term=fitted.term,
+            estimates=fitted.estimates,
+            covariances=fitted.covariances,
+            covariance="cluster" if "cluster" in kinds else "robust",
+            n_params=len(fitted.estimates),
+            df_resid=None if task.n_clusters is None else task.n_clusters - 1.0,
+            method=task.method,
+            outcome=task.outcome,
+            text=task.text,
+            centre=fitted.centre,
+            design=None if design is None else design.to_dict(),
+            effects=fitted.effects,
+            sigma=fitted.sigma,
+            ar_moments=fitted.ar_moments,
+            gammas=fitted.gammas,
+            overlap=fitted.overlap,
+        )
+
+    # ------------------------------------------------------------------ predictions
+
+    def _features(self, data: Any) -> tuple[Source, Rows, np.ndarray]:
+        """New rows and their features (p, n)."""
+        r = self.result_
+        if isinstance(r.text, str):
+            source = Source(data)
+            reader, rows = scan(source, categories=[r.text])
+            model = self._model()
+            levels = texts(reader.columns[0].levels or (), f"column {r.text!r}")
+            return source, rows, np.ascontiguousarray(model.encode(levels)[rows.columns[r.text]].T)
+        source, rows = encode_new(data, [], numbers=r.text)
+        return source, rows, np.stack([rows.columns[name] for name in r.text])
+
+    def _model(self) -> Any:
+        if not hasattr(self, "model_"):
+            raise DataError(
+                "This estimator was restored from JSON, which cannot hold its encoder or learner. "
+                "Its tables and plots work; to predict, restore it from a pickle, or fit it again."
+            )
+        return self.model_
+
+    def predict_reward(self, data: Any, level: float = 0.95) -> pd.DataFrame:
+        """Reward of new texts, with the confounder at its mean over the rows of the fit.
+
+        Parameters
+        ----------
+        data : data frame
+            With the column or columns of text.
+        level : float
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per row of `data`: `reward, std_error, conf_low, conf_high`; the uncertainty is
+            that of the reward model, gamma included, without the bias of a penalty, and NaN where
+            the learner gives none.
+        """
+        z = quantile(level, self.result_._df)
+        source, _, x = self._features(data)
+        reward, se = self._rewards(x)
+        columns = {
+            "reward": reward, "std_error": se, "conf_low": reward - z * se,
+            "conf_high": reward + z * se,
+        }  # fmt: skip
+        return pd.DataFrame(columns, index=source.index)
+
+    def _rewards(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r = self.result_
+        if len(r._part("reward")):
+            return r.rewards(x)
+        found: tuple[np.ndarray, np.ndarray] = self._model().rewards(x)
+        return found
+
+    def transform(self, data: Any) -> pd.DataFrame:
+        """Deconfounded outcomes of new rows.
+
+        Parameters
+        ----------
+        data : data frame
+            With the columns of outcome, confounders, absorbed effects and text.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns of `rewards_`; here `reward` is the value of the final reward model,
+            and `std_error` is NaN where there are absorbed effects.
+
+        Raises
+        ------
+        DataError
+            When a column cannot be used, or an absorbed column has levels that the fit had not.
+        """
+        r = self.result_
+        design = None if r.design is None else Design.from_dict(r.design)
+        source, rows = encode_new(data, [] if design is None else [design], numbers=[r.outcome])
+        n = rows.n_obs
+        y = np.asarray(rows.columns[r.outcome], dtype=float)
+        _, _, x = self._features(data)
+        if r.method == "input" and not len(r.gamma):
+            assert design is not None
+            c = design.encode(rows.columns, n)[int(design.has_intercept) :]
+            removed, se = self._model().removed(x, c), np.full(n, np.nan)
+        else:
+            removed, se = r.subtracted(rows.columns, n)
+            for name, effect in r.effects.items():
+                _, own = scan(Source(data), categories=[name])
+                labels = _labels(data, name, own, n)
+                value = effect.reindex(labels).to_numpy(float)
+                if np.isnan(value).any():
+                    unseen = sorted({str(v) for v in labels[np.isnan(value)]})[:5]
+                    raise DataError(
+                        f"Expected levels of the fit in column {name!r}, but "
+                        f"{int(np.isnan(value).sum())} of {n} rows have others: {unseen}. Drop "
+                        "these rows, or fit again with them."
+                    )
+                removed, se = removed + value, np.full(n, np.nan)
+        reward, reward_se = self._rewards(x)
+        columns = {
+            "outcome": y, "deconfounded": y - removed, "std_error": se, "reward": reward,
+            "reward_std_error": reward_se,
+        }  # fmt: skip
+        return pd.DataFrame(columns, index=source.index)
+
+    # ------------------------------------------------------------------ uses
+
+    def to_pairs(
+        self,
+        data: Any,
+        *,
+        prompt: str | None = None,
+        answer: str | None = None,
+        by: str = "deconfounded",
+        min_margin: float = 0.0,
+        max_pairs: int | None = None,
+        path: str | os.PathLike[str] | None = None,
+    ) -> pd.DataFrame:
+        """Preference pairs of texts, ordered by the deconfounded outcome.
+
+        Parameters
+        ----------
+        data : data frame
+            The rows of the fit or new ones, with all columns of the fit but instruments, weights
+            and clusters.
+        prompt : str, optional
+            Column of what the texts answer; only texts of one prompt are compared. Without it all
+            are answers to one empty prompt.
+        answer : str, optional
+            Column of what stands in `chosen` and `rejected`; the column of texts, or where the fit
+            had feature columns the row labels, by default.
+        by : {"deconfounded", "reward"}
+            Order by the outcomes themselves, or by the reward model.
+        min_margin : float
+            Only pairs that differ by more are given.
+        max_pairs : int, optional
+            Per prompt, drawn at random where there are more.
+        path : str or path, optional
+            Also write the pairs as JSON lines.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `prompt, chosen, rejected, margin, weight`, and `margin_std_error`, the noise of what
+            was subtracted. The weight, at most 1, is the inverse variance of the margin relative to
+            that of two texts with the same confounders.
+
+        Raises
+        ------
+        DataError
+            When there are no such columns, or no pairs are left.
+
+        Notes
+        -----
+        A margin makes pairs easy: they are for learning. Judge a reward model on pairs that were
+        not chosen by their outcome, or by `best_of_n`.
+        """
+        if by not in ("deconfounded", "reward"):
+            raise DataError(f"Expected by to be 'deconfounded' or 'reward', but saw {by!r}.")
+        r = self.result_
+        answer = answer or (r.text if isinstance(r.text, str) else None)
+        if by == "reward":  # needs neither outcomes nor confounders
+            source, _, x = self._features(data)
+            score, _ = self._rewards(x)
+        else:
+            found = self.transform(data)
+            source, score = Source(data), found["deconfounded"].to_numpy()
+        n = len(score)
+        asked = np.full(n, "", dtype=object)
+        if prompt is not None:
+            asked = _labels(data, prompt, scan(Source(data), categories=[prompt])[1], n)
+        codes = pd.factorize(asked)[0]
+        a, b = pairs_of(codes, score, float(min_margin), max_pairs, self._generator())
+        if not len(a):
+            raise DataError(
+                f"Expected texts of one prompt that differ by more than {min_margin}, but {n} rows "
+                f"of {codes.max() + 1} prompts give no pair. Lower min_margin, or give a coarser "
+                "prompt."
+            )
+        shown = source.index.to_numpy() if answer is None else _labels(
+            data, answer, scan(Source(data), categories=[answer])[1], n
+        )  # fmt: skip
+        variance = np.zeros(len(a))
+        if by == "deconfounded" and r.design is not None and len(r.gamma):
+            design = Design.from_dict(r.design)
+            _, rows = encode_new(data, [design])
+            c = design.encode(rows.columns, n)[int(design.has_intercept) :]
+            apart = c[:, a] - c[:, b]
+            variance = ((r._block("confounder") @ apart) * apart).sum(axis=0)
+        frame = pd.DataFrame(
+            {
+                "prompt": asked[a], "chosen": shown[a], "rejected": shown[b],
+                "margin": score[a] - score[b],
+                "weight": 2 * r.sigma**2 / (2 * r.sigma**2 + variance),
+                "margin_std_error": np.sqrt(np.clip(variance, 0.0, None)),
+            }
+        )  # fmt: skip
+        if path is not None:
+            write_jsonl(frame, path)
+        return frame
+
+    def best_of_n(self, n: int = 4, *, prompt: Any = None, level: float = 0.95) -> pd.DataFrame:
+        """Value of showing the best of n candidates by the out-of-fold reward.
+
+        Candidates are drawn from the rows of the fit. The choice is made by a reward model that did
+        not see the row, and valued by deconfounded outcomes, so that no candidate is rewarded for
+        the luck by which it was chosen. The value is what the method believes: a comparator values
+        its choice by its own outcomes.
+
+        Parameters
+        ----------
+        n : int
+        prompt : array-like of shape (n_obs,), optional
+            Labels of the prompts of the rows, such as ``df["prompt"]``: candidates are then of one
+            prompt, and prompts with fewer than n are left out.
+        level : float
+
+        Returns
+        -------
+        pandas.DataFrame
+            Rows "best of n", "random" and "gain" with the columns of a result frame. Intervals hold
+            the sampling of rows (or clusters), the noise of gamma and the confounder's mean, for
+            the reward model as it is; those of a fit with absorbed effects hold the noise of gamma
+            only in part.
+
+        Raises
+        ------
+        DataError
+            When n or the labels cannot be used, or the estimator was restored from JSON.
+        """
+        z = quantile(level, self.result_._df)
+        if not hasattr(self, "_kept"):
+            self._model()
+        kept = self._kept
+        total = len(self.rewards_)
+        if not isinstance(n, int | np.integer) or not 1 <= n <= total:
+            raise DataError(f"Expected n from 1 to {total} rows, but saw {n!r}. Lower n.")
+        codes = None
+        if prompt is not None:
+            codes = pd.factorize(np.asarray(prompt), use_na_sentinel=True)[0]
+            if len(codes) != total or (codes < 0).any():
+                raise DataError(
+                    f"Expected {total} labels of prompts, one per row of the fit and none missing, "
+                    f"but saw {len(codes)} with {int((codes < 0).sum())} missing. Give "
+                    "df['prompt'], say."
+                )
+        frame = self.rewards_
+        fine = frame[["deconfounded", "reward"]].notna().all(axis=1).to_numpy()
+        y, score = frame["deconfounded"].to_numpy()[fine], frame["reward"].to_numpy()[fine]
+        codes = None if codes is None else codes[fine]
+        chance, own, base, left_out = selection(score, y, int(n), codes)
+        if left_out:
+            warn(
+                f"{left_out} of {total} rows are of prompts with fewer than {n} candidates and are "
+                "left out.",
+                CausalRMWarning,
+            )
+        mean = float(base @ y)
+        if codes is None:
+            other = (y - mean) / len(y)
+        else:
+            share = (base > 0) / np.bincount(codes)[codes] / max(len(np.unique(codes[base > 0])), 1)
+            other = base * y - share * mean
+        rows = []
+        for name, p, direct in (
+            (f"best of {n}", chance, own), ("random", base, other),
+            ("gain", chance - base, own - other),
+        ):  # fmt: skip
+            psi = direct + kept.passed_on(p, fine)
+            sums = psi if kept.codes is None else by_cluster(
+                kept.codes[fine], psi[None, :], kept.n_clusters or 0
+            )[:, 0]  # fmt: skip
+            estimate = float(p @ y)
+            se = float(np.sqrt(sums @ sums + kept.extra(p, fine)))
+            statistic = estimate / se
+            pvalue = float(two_sided_p(np.array(statistic), self.result_._df))
+            rows.append([name, estimate, se, statistic, pvalue, estimate - z * se,
+                         estimate + z * se])  # fmt: skip
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def sensitivity(self, term: str | None = None, **options: Any) -> Any:
+        """How strong something hidden must be to change the effect of a confounder.
+
+        Parameters
+        ----------
+        term : str, optional
+            A confounder column; the first by default.
+        **options
+            As `causalrm.deconfound.sensitivity` takes them.
+
+        Returns
+        -------
+        Result
+            Robustness values, bounds and their plots.
+        """
+        from causalrm.deconfound.sensitivity import sensitivity
+
+        r = self.result_
+        place = [i for i in r._part("confounder") if term in (None, r.term[i])]
+        if not place:
+            known = [r.term[i] for i in r._part("confounder")]
+            raise DataError(f"Expected a confounder of {known}, but saw {term!r}. Give one.")
+        i = place[0]
+        return sensitivity(
+            estimate=float(r.estimates[i]), std_error=float(r.std_error[i]),
+            dof=float(r.n_obs - r.diagnostics["n_features"] - len(r.gamma) - 1),
+            name=r.term[i], n_obs=r.n_obs, **options,
+        )  # fmt: skip
+
+
+def _labels(data: Any, name: str, rows: Rows, n: int) -> np.ndarray:
+    """Values of a column of any data frame as objects."""
+    reader, _ = scan(Source(data), categories=[name])
+    levels = np.array(list(reader.columns[0].levels or ()) + [None], dtype=object)[:-1]
+    return np.asarray(levels[np.asarray(rows.columns[name])])
