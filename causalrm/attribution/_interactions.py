@@ -23,7 +23,7 @@ def n_terms(n: int, order: int) -> int:
 
 def least_coalitions(n: int, order: int) -> int:
     """Coalitions below which interactions are refused."""
-    return min(2**n, 2 * n_terms(n, order) + 2)
+    return int(min(2**n, 2 * n_terms(n, order) + 2))
 
 
 def interactions(

@@ -175,7 +175,9 @@ def conditional_logit(
             "The likelihood has no maximum: some attributes predict every choice. Ask more sets, "
             "or leave attributes out."
         )
-    covariance = inference.invert_information(information, list(X)) / np.outer(scale, scale)
+    covariance = inference.invert_information(information, [str(c) for c in X]) / np.outer(
+        scale, scale
+    )
     call = {
         "estimator": "conditional_logit",
         "options": {"cost": cost},
@@ -244,7 +246,7 @@ def compare_choices(model: ChoiceResult, people: ChoiceResult, level: float = 0.
     frames = []
     for name, a, b in pairs:
         estimate = (a["estimate"] - b["estimate"]).to_numpy()
-        se = np.hypot(a["std_error"], b["std_error"]).to_numpy()
+        se = np.hypot(a["std_error"].to_numpy(), b["std_error"].to_numpy())
         z = quantile(level)
         p = inference.two_sided_p(estimate / se)
         values = (a["term"], estimate, se, estimate / se, p, estimate - z * se, estimate + z * se)
@@ -339,7 +341,7 @@ class ChoiceExperiment:
         sets = self.design["set"].nunique()
         return f"ChoiceExperiment({sets} sets, attributes {', '.join(self.attributes)})"
 
-    def _option(self, row: Mapping[str, Any], alternative: int) -> str:
+    def _option(self, row: Mapping[Any, Any], alternative: int) -> str:
         shown = ", ".join(self.describe[a].format(row[a]) for a in self.attributes)
         return f"{self.label} {alternative + 1}: {shown}"
 
@@ -411,7 +413,7 @@ class ChoiceExperiment:
         outcome = choices.get("outcome")
         taken = choices
         counts = pd.Series({"chosen": choices["occasion"].nunique()})
-        log = []
+        log: list[str] = []
         if outcome is not None:
             counts = choices.drop_duplicates("occasion")["outcome"].value_counts()
             taken = choices[choices["chosen"].notna()]
@@ -510,7 +512,7 @@ class ChoiceExperiment:
         """
         template, options = self.template(choice_set, filler=filler)
         archive = Archive()
-        out = {}
+        out: dict[str, AttributionResult] = {}
         for scale in ("probability", "logit"):
             value = ChoiceValue(
                 client, options, target, mode=mode, replies=replies, scale=scale, **decoding

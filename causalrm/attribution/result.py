@@ -173,10 +173,10 @@ class AttributionResult(Result):
             raise DataError(f"There is no component {unknown[0]!r}; there are {self.names}.")
         row = np.array([[float(weights.get(name, 0.0)) for name in self.names]])
         found = self._rows(["contrast"], row, level).iloc[0]
-        return Estimate(
-            *(float(found[c]) for c in ("estimate", "std_error", "conf_low", "conf_high")),
-            level, "contrast", float(found["p_value"]),
-        )  # fmt: skip
+        estimate, se, low, high, p = (
+            float(found[c]) for c in ("estimate", "std_error", "conf_low", "conf_high", "p_value")
+        )
+        return Estimate(estimate, se, low, high, level, "contrast", p)
 
     def joint_test(self, role: str | None = None) -> Test:
         """Test that all components (of one role) have the value zero.

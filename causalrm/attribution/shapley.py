@@ -203,7 +203,7 @@ class PromptShapley(Estimator):
             The columns of every result frame after `group`, the policy; `difference` from the
             first policy, with `difference_se` and `difference_p` as if the two were independent.
         """
-        frames = []
+        frames: list[pd.DataFrame] = []
         for name, baseline in policies.items():
             fit = type(self)(**self.get_params(deep=False))
             frame = fit.fit(template.with_baseline(baseline), value).to_frame()
@@ -420,7 +420,7 @@ class PromptShapley(Estimator):
             diagnostics={"endpoint": endpoint, "stopped": stopped, "paid_calls": run.paid},
             warnings=tuple(log),
             names=tuple(c.name for c in game.players),
-            groups=tuple(c.group for c in game.players),
+            groups=tuple(tuple(c.group) for c in game.players),
             roles=tuple(c.role for c in game.players),
             kind=self.kind,
             method=attribution.method,
@@ -466,7 +466,7 @@ def _walked(orders: np.ndarray, Z: np.ndarray) -> np.ndarray:
         all(set(_keys(prefixes(pair[None]))) <= have for pair in orders[k : k + 2])
         for k in range(0, len(orders) - 1, 2)
     ] if len(have) < 2 ** Z.shape[1] else [True] * (len(orders) // 2)  # fmt: skip
-    return orders[: 2 * len(whole)][np.repeat(np.array(whole, dtype=bool), 2)]
+    return np.asarray(orders[: 2 * len(whole)][np.repeat(np.array(whole, dtype=bool), 2)])
 
 
 def _interleaved(Z: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -93,7 +93,7 @@ def fetch_401k(path: str | Path | None = None) -> pd.DataFrame:
 
 def _causaldata(name: str) -> Any:
     try:
-        import causaldata
+        import causaldata  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingDependencyError(
             "This data set is part of the package 'causaldata', which is not installed. Install "

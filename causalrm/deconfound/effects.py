@@ -623,7 +623,9 @@ def average_effect(
         "repeats": repeats, "covariance": covariance, "clip": clip, "trim": trim,
         "nuisance": None if nuisance is None else str(nuisance), "rng": entropy,
     }  # fmt: skip
-    roles = {"outcome": outcome, "treatment": treatment, "covariates": covariates}
+    roles: dict[str, Any] = {
+        "outcome": outcome, "treatment": treatment, "covariates": covariates
+    }  # fmt: skip
     roles |= {"cluster": cluster, "weights": weights}
     shorter = _benchmarks(
         benchmarks, covariates, moments, data, method=method, outcome=outcome, treatment=treatment,

@@ -222,7 +222,7 @@ def fuse(
         seen = f"log less experiment is {gap:.4g} (standard error {spread:.3g})"
     ratio = (fused.std_error / alone.std_error) ** 2
     options = {"nuisance": None if nuisance is None else str(nuisance), "rng": entropy}
-    columns = {"outcome": outcome, "treatment": treatment, "covariates": text}
+    columns: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "covariates": text}
     columns |= {"propensity": propensity, "cluster": cluster}
     return FusionResult(
         call={

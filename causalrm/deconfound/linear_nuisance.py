@@ -283,9 +283,10 @@ def _standardise(rows: Rows, layout: _Layout) -> None:
     a = 1
     for piece in layout.allpieces_of(block, n):
         b = a + len(piece)
-        sd = piece.std(axis=1)
-        layout.shift[a:b] = piece.mean(axis=1)
-        layout.scale[a:b] = 1.0 / np.where(sd > 0, sd, 1.0)
+        mean, sd = piece.mean(axis=1), piece.std(axis=1)
+        layout.shift[a:b] = mean
+        # a constant column has a sd of rounding errors
+        layout.scale[a:b] = 1.0 / np.where(sd > 1e-12 * np.abs(mean), sd, 1.0)
         a = b
 
 

@@ -282,6 +282,7 @@ class SensitivityPlots:
         from causalrm.core import plotting
 
         r = self._result
+        ax = plotting.axes(ax, height=5.0)
         rv = r.robustness_value()
         marks = r.benchmarks
         reach = {c: limit or 0.0 for c in ("cf_d", "cf_y")}
@@ -300,9 +301,10 @@ class SensitivityPlots:
         lines = ax.contour(
             d, y, left, levels=9, colors=plotting.GREY, linewidths=0.8, linestyles="solid"
         )
-        step = float(np.diff(lines.levels)[0])
+        levels = np.asarray(lines.levels, dtype=float)
+        step = float(levels[1] - levels[0])
         places = max(0, 1 - math.floor(math.log10(step))) if step < 10 else 0
-        shown = [v for v in lines.levels if abs(v - r.null) > 0.25 * step]
+        shown = [float(v) for v in levels if abs(v - r.null) > 0.25 * step]
         ax.clabel(lines, shown, fmt=f"%.{places}f", fontsize=8)
         if left.min() < r.null < left.max():
             ax.contour(d, y, left, levels=[r.null], colors=plotting.color(1), linewidths=2.0)

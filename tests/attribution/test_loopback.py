@@ -24,7 +24,7 @@ CHOOSER = SimulatedChooser({"price": -0.01}, centre={"price": 300}, position=0.3
 def client(server, **options):
     return OpenAICompatible(
         "simulated", base_url=server.base_url, api_key="none", progress=False,
-        concurrency=4, **options,
+        **({"concurrency": 4} | options),
     )  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def test_nothing_is_paid_twice_with_a_cache(tmp_path):
 
 def test_refusing_and_failing_services():
     with LoopbackServer(FunctionModel(CHOOSER), faults=["refusal", None]) as server:
-        value = crm.ChoiceValue(client(server), OPTIONS, 0, counterbalance=False)
+        one = client(server, concurrency=1)
+        value = crm.ChoiceValue(one, OPTIONS, 0, counterbalance=False)
         with pytest.warns(crm.CausalRMWarning, match="refused"):
             fit = crm.PromptShapley().fit(TEMPLATE, value)
     assert fit.result_.outcomes.set_index("outcome")["count"]["refused"] == 5
