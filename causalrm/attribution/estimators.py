@@ -135,20 +135,14 @@ def estimate(
         smooth = (count * mean + 2.0 * q) / (count + 2.0)
         var = smooth * (1.0 - smooth) / count
     complete = n <= _EXACT_UP_TO and len(index) == 2**n
-    noisy = bool(np.any(var > 0))
-    if method == "exact" or (method == "auto" and complete and not noisy):
+    if method == "exact" or (method == "auto" and complete):
         return _exact(Z, mean, var, index, whole)
     if method == "permutation":
         return _permutation(mean, var, index, orders, whole)
     pairs = _pair(Z, mean, var, index)
     if method in ("kernel", "leverage"):
         return _regression(pairs, method, whole)
-    found = _model(Z, mean, count, pairs, method, bernoulli, whole, rng)
-    if complete and method == "auto":
-        exact = _exact(Z, mean, var, index, whole)
-        if np.sum(exact.std_error**2) <= np.sum(found.std_error**2):
-            return exact
-    return found
+    return _model(Z, mean, count, pairs, method, bernoulli, whole, rng)
 
 
 def _exact(
@@ -210,9 +204,7 @@ def _permutation(
     total = np.atleast_2d(np.cov(halves.T)) / len(halves)
     reply = (weights * var[:, None]).T @ weights
     gap = float(phi.sum() - whole)
-    return Attribution(
-        phi, total - reply, reply, "permutation", gap, df=float(len(halves) - 1)
-    )
+    return Attribution(phi, total - reply, reply, "permutation", gap, df=float(len(halves) - 1))
 
 
 def _pair(Z: np.ndarray, mean: np.ndarray, var: np.ndarray, index: dict[bytes, int]) -> _Pairs:

@@ -236,9 +236,7 @@ class DaskRows(BatchRows):
 
     def total(self, function: Function, *args: Any) -> Sums:
         """Sum of ``function(block, *args)``; one task per partition, added in their order."""
-        return _total(
-            on_partitions(_sum_partition, self._partitions, self._read, function, args)
-        )
+        return _total(on_partitions(_sum_partition, self._partitions, self._read, function, args))
 
     def grouped(self, function: Values, by: str, n_groups: int, *args: Any) -> np.ndarray:
         """Sums of the rows' values by group; see `Rows.grouped`."""
@@ -306,7 +304,5 @@ def _group_partition(
     return codes, sums
 
 
-def _take_partition(
-    frame: Any, read: Callable[[Any], Block], rows: np.ndarray
-) -> Block | None:
+def _take_partition(frame: Any, read: Callable[[Any], Block], rows: np.ndarray) -> Block | None:
     return {name: c[rows] for name, c in read(frame).items()} if len(rows) else None

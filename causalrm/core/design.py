@@ -155,9 +155,7 @@ class Formulas:
                             "Rename the column."
                         )
 
-    def _factor(
-        self, key: str, method: str, names: set[str], source: Source, role: str
-    ) -> _Factor:
+    def _factor(self, key: str, method: str, names: set[str], source: Source, role: str) -> _Factor:
         factor = _Factor((key,))
         if method == "python":
             read = Expression(key, names)
@@ -184,9 +182,7 @@ class Formulas:
                 )
         return factor
 
-    def build(
-        self, rows: Rows, reader: Reader, index: pd.Index | None = None
-    ) -> dict[str, Design]:
+    def build(self, rows: Rows, reader: Reader, index: pd.Index | None = None) -> dict[str, Design]:
         """One design per role; roles with the same formula share one."""
         known = {c.name: c for c in reader.columns}
         built = {text: self._design(text, rows, known, index) for text in self._terms}
@@ -337,9 +333,7 @@ def _simplified(scoped: Iterable[tuple[Scoped, ...]]) -> list[tuple[Scoped, ...]
     return out
 
 
-def _coded(
-    key: str, column: Column, coding: Coding, reduced: bool
-) -> tuple[list[str], np.ndarray]:
+def _coded(key: str, column: Column, coding: Coding, reduced: bool) -> tuple[list[str], np.ndarray]:
     """Names of the columns that code a category, and the table (levels x codes)."""
     assert column.levels is not None
     levels = list(column.levels) if coding.levels is None else coding.levels

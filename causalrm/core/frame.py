@@ -240,9 +240,7 @@ class Reader:
     def __call__(self, part: Any, index: pd.Index | None = None, offset: int = 0) -> Block:
         """Read one native or narwhals frame."""
         frame = nw.from_native(part, eager_only=True)
-        uses = {
-            c.name: ["numbers" if c.levels is None else "categories"] for c in self.columns
-        }
+        uses = {c.name: ["numbers" if c.levels is None else "categories"] for c in self.columns}
         return self.values(_looks(frame, uses), len(frame), index, offset)
 
     def values(

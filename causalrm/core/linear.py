@@ -103,9 +103,7 @@ class Predictors:
             var = np.clip(np.diag(gram) - mean**2, 0.0, None)
             self.sd[i] = size[i] * np.sqrt(var)
             means = self.mean[i] = about[i] + size[i] * mean
-            user = [
-                name for name, w in zip(names, self.which, strict=True) if w == i
-            ]
+            user = [name for name, w in zip(names, self.which, strict=True) if w == i]
             _check_rank(gram, mean, d, user, extra)
             sd = np.where(self.sd[i] > 0, self.sd[i], 1.0)
             if d.has_intercept and not self._without_intercept(i):
@@ -179,10 +177,7 @@ class Predictors:
     def scores(self, xs: list[np.ndarray], g: Sequence[np.ndarray]) -> np.ndarray:
         """Gradient of each row, shape (k, n)."""
         return np.concatenate(
-            [
-                gi[None, :] if (x := self.part(xs, i)) is None else x * gi
-                for i, gi in enumerate(g)
-            ]
+            [gi[None, :] if (x := self.part(xs, i)) is None else x * gi for i, gi in enumerate(g)]
         )
 
     def hessian(self, xs: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
@@ -225,9 +220,7 @@ class Predictors:
 
 
 @kernel(reassociate=True)
-def weighted_gram(
-    x: np.ndarray, z: np.ndarray, w: np.ndarray, same: bool, out: np.ndarray
-) -> None:
+def weighted_gram(x: np.ndarray, z: np.ndarray, w: np.ndarray, same: bool, out: np.ndarray) -> None:
     """Add ``(x * w[q]) @ z.T`` to ``out[q]`` for every q.
 
     BLAS is slow for a few columns and many rows; tiles of rows that stay in the first-level cache

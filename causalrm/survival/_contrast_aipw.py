@@ -89,9 +89,7 @@ def _propensity_sums(block: Block, predictors: Predictors, beta: np.ndarray) -> 
     with np.errstate(divide="ignore"):
         value = float(w @ np.maximum(np.log(p[arm, np.arange(n)]), -1e10))
     g = [w * ((arm == j) - p[j]) for j in range(1, len(p))]
-    second = np.stack(
-        [-w * p[i + 1] * ((i == j) - p[j + 1]) for i, j in pairs(len(p) - 1)]
-    )
+    second = np.stack([-w * p[i + 1] * ((i == j) - p[j + 1]) for i, j in pairs(len(p) - 1)])
     hessian = predictors.hessian(xs, second[None])[0]
     return value, predictors.score(xs, g), hessian, np.zeros_like(hessian)
 
@@ -310,9 +308,7 @@ class Nuisances:
                 parts.append(self.censoring.model.scores(censoring, self.censoring.estimates))
         stack = np.concatenate(parts)
         slopes = [np.concatenate(part) for part in gradients if part]
-        products = (
-            by_cluster(block[CLUSTER], stack, n_clusters) if n_clusters else stack @ stack.T
-        )
+        products = by_cluster(block[CLUSTER], stack, n_clusters) if n_clusters else stack @ stack.T
         return (
             stack.sum(axis=1),
             np.concatenate(slopes, axis=1) if slopes else np.empty((0, 0)),

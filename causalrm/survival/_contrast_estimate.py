@@ -162,9 +162,7 @@ class Plan:
         rows, fitted = pop.rows, pop.fitted
         if pop.clusters is not None:
             rows.columns[CLUSTER] = pop.clusters
-        totals, gradient, products = rows.total(
-            gformula_sums, self._arms, fitted, pop.n_clusters
-        )
+        totals, gradient, products = rows.total(gformula_sums, self._arms, fitted, pop.n_clusters)
         df = [float(pop.n_clusters - 1)] if pop.n_clusters else []
         if fitted:
             bread = aipw.bread_of(result, rows)
@@ -406,6 +404,7 @@ def _recoded(result: SurvivalResult, treatment: Treatment) -> Treatment:
         )
     return dataclasses.replace(treatment, values=tuple(code[a] for a in treatment.labels))
 
+
 # ---------------------------------------------------------------------------- assumptions
 
 
@@ -438,7 +437,9 @@ def assumptions(
         Assumption(
             "exchangeability",
             f"Given {given}, who has which level of {name} says nothing about survival under "
-            "either." if given else f"{name} was assigned independently of survival.",
+            "either."
+            if given
+            else f"{name} was assigned independently of survival.",
             balance,
         ),
         Assumption(
@@ -467,8 +468,11 @@ def assumptions(
             "models",
             "The outcome model is right, or the propensity and the censoring model both are.",
             seen.strip(),
-            "supported" if weights or (fit is not None and fit.status == "supported")
-            else "doubtful" if fit is not None and fit.status == "doubtful" else "untested",
+            "supported"
+            if weights or (fit is not None and fit.status == "supported")
+            else "doubtful"
+            if fit is not None and fit.status == "doubtful"
+            else "untested",
         )
     )
     out.append(

@@ -174,9 +174,7 @@ def brackets(
                     seen * (at_end[1:5] * rest + dv - run[_C_OUT])
                     - dv * run[_I] - v * run[_I_OUT] + run[_P_OUT]
                 )  # fmt: skip
-                result.by_censoring[q] = (
-                    seen * g_end[1:5] * rest - v * run[_I_CENS] + run[_P_CENS]
-                )
+                result.by_censoring[q] = seen * g_end[1:5] * rest - v * run[_I_CENS] + run[_P_CENS]
     return result
 
 

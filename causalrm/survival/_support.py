@@ -168,9 +168,7 @@ def _follow_up(block: Block, model: Model, theta: np.ndarray) -> dict[str, float
     return out
 
 
-def _curves(
-    block: Block, model: Model, theta: np.ndarray
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _curves(block: Block, model: Model, theta: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     time, event, entry, upper = model.times(block)
     w = model.weights(block)
     end = float(time.max() if upper is None else np.where(np.isfinite(upper), upper, time).max())
@@ -271,9 +269,7 @@ def _reduced(values: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------- residuals
 
 
-def cox_snell(
-    block: Block, model: Model, theta: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def cox_snell(block: Block, model: Model, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cumulative hazard at the end and at the start of observation of each row."""
     time, _, entry, _ = model.times(block)
     points = Points(model, theta, block, len(time))
@@ -286,9 +282,7 @@ def cox_snell(
 def residuals(result: SurvivalResult, data: Any, kind: str) -> pd.Series:
     """Residuals of rows with outcomes; see `SurvivalRegression.residuals`."""
     if kind not in ("cox-snell", "martingale", "deviance"):
-        raise DataError(
-            f"Expected kind 'cox-snell', 'martingale' or 'deviance', but saw {kind!r}."
-        )
+        raise DataError(f"Expected kind 'cox-snell', 'martingale' or 'deviance', but saw {kind!r}.")
     model, theta = result.model, result.estimates
     roles = replace(model.roles, weights=None, cluster=None)
     source, rows = encode_new(
@@ -359,7 +353,8 @@ def assumptions(roles: Roles, summary: dict[str, Any], model: Model) -> tuple[As
     if roles.cluster is None:
         out.append(
             Assumption(
-                "independence", "Rows are independent.",
+                "independence",
+                "Rows are independent.",
                 "If people appear in several rows, give cluster=.",
             )  # fmt: skip
         )
@@ -375,8 +370,10 @@ def assumptions(roles: Roles, summary: dict[str, Any], model: Model) -> tuple[As
             )
         out.append(
             Assumption(
-                "follow-up", "Observation is long enough to see the plateau of those cured.",
-                text + ".", "supported" if share > 0.9 and alpha < 0.05 else "doubtful",
+                "follow-up",
+                "Observation is long enough to see the plateau of those cured.",
+                text + ".",
+                "supported" if share > 0.9 and alpha < 0.05 else "doubtful",
             )  # fmt: skip
         )
     return tuple(out)

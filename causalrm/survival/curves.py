@@ -36,9 +36,7 @@ class StepCurve:
             return self
         grid = np.linspace(self.time[0], self.time[-1], size)
         keep = np.unique(np.clip(np.searchsorted(self.time, grid, side="right") - 1, 0, None))
-        return StepCurve(
-            self.time[keep], self.value[keep], self.variance[keep], self.at_risk[keep]
-        )
+        return StepCurve(self.time[keep], self.value[keep], self.variance[keep], self.at_risk[keep])
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Pointwise interval of a survivor curve on the log(-log) scale."""

@@ -71,9 +71,7 @@ def check_redundant(model: Model, rows: Rows) -> None:
     dependent = dependent_columns(gram)
     if dependent is not None:
         parameter, term = model.labels()
-        names = [
-            f"{p}: {t}" for p, t in zip(parameter, term, strict=True) if p in ("phi", "lam")
-        ]
+        names = [f"{p}: {t}" for p, t in zip(parameter, term, strict=True) if p in ("phi", "lam")]
         raise IdentificationError(
             "Expected one scale at kappa = 1 with constant gamma, where phi and lam are the same "
             f"up to the factor gamma, but both use {[names[i] for i in dependent]}. Put each "

@@ -224,4 +224,3 @@ class Model:
             float(y @ event[known]),
             0.0 if upper is None else float(np.log(upper[interval]).sum()),
         )
-

@@ -69,9 +69,7 @@ class Points:
                 out[self.model.active[i], self.model.active[j]] = np.einsum("pn,pn->n", left, right)
         return out
 
-    def variance(
-        self, gradient: np.ndarray, cov: dict[tuple[int, int], np.ndarray]
-    ) -> np.ndarray:
+    def variance(self, gradient: np.ndarray, cov: dict[tuple[int, int], np.ndarray]) -> np.ndarray:
         """Variance of a function of (a, b, c, nu) with `gradient` of shape (4, n)."""
         total = np.zeros(self.n)
         for (i, j), v in cov.items():

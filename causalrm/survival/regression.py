@@ -198,9 +198,7 @@ class SurvivalRegression(Estimator):
 
         penalty = Penalty(float(self.penalty), float(self.l1_ratio))
         largest = max(c.high for c in reader.columns if c.name in (time, lower, upper))
-        optimum, tried = search(
-            model, rows, counts, largest, penalty, self.starts, self.max_iter
-        )
+        optimum, tried = search(model, rows, counts, largest, penalty, self.starts, self.max_iter)
         levels = next((c.levels for c in reader.columns if c.name == cluster), None)
         n_clusters = None if levels is None else len(levels)
         warn_about(optimum, model, log)  # first: it says why the information may be singular

@@ -81,9 +81,7 @@ def check_values(rows: Rows, roles: Roles, index: pd.Index | None) -> None:
         )  # fmt: skip
     if r.entry is not None:
         check(rows, [r.entry], lambda e: e < 0, "times of at least 0", "Correct these rows.", index)
-        late = (
-            [r.entry, r.time] if r.time is not None else [r.entry, str(r.upper)]
-        )
+        late = [r.entry, r.time] if r.time is not None else [r.entry, str(r.upper)]
         check(
             rows, late, lambda e, t: e >= t, "entry before the end of observation",
             "Drop rows that were never under observation.", index,

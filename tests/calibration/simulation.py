@@ -170,7 +170,7 @@ def main(sets):
                 for n in (200, 2000):
                     parts.append(coverage(n, truth, design, sets, n_boot=300))
                     print(truth, design, n, flush=True)
-    found = pd.concat(parts)
+    found = pd.concat(parts, ignore_index=True)
     found.round(4).to_csv(SUMMARY, index=False)
     print(by_measure(found).to_string(index=False))
     print(f"Monte Carlo standard error of a share of 0.95: {np.sqrt(0.95 * 0.05 / sets):.4f}")

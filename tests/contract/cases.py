@@ -137,7 +137,11 @@ def _answers() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
     frame, _ = crm.datasets.make_preferences(90, n_topics=16, rng=0)
     augmenter = crm.CausalAugmenter(crm.augment.RuleOracle(), n_attributes=1)
     roles = {"query": "query", "chosen": "chosen", "rejected": "rejected"}
-    return crm.RobustRewardModel(drop_attributes=False), frame, roles | {"augmented": augmenter.generate(frame)}
+    return (
+        crm.RobustRewardModel(drop_attributes=False),
+        frame,
+        roles | {"augmented": augmenter.generate(frame)},
+    )
 
 
 def _deconfounded(method: str) -> tuple[Any, pd.DataFrame, dict[str, Any]]:

@@ -95,8 +95,10 @@ def test_a_tampered_file_is_refused(text: str, tmp_path: Path) -> None:
     state = designs["f"].to_dict()
     rule = state["transforms"].pop("bs(x, df=4)")
     state["transforms"][text] = rule | {"columns": sorted(NAMES)}
-    state["products"] = [[[text if k == "bs(x, df=4)" else k, j] for k, j in product]
-                         for product in state["products"]]
+    state["products"] = [
+        [[text if k == "bs(x, df=4)" else k, j] for k, j in product]
+        for product in state["products"]
+    ]
     with pytest.raises(DataError):
         Design.from_dict(state).encode(COLUMNS, 7)
     assert not canary.exists()

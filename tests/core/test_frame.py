@@ -104,9 +104,11 @@ SOURCES = {
     "arrow chunks": lambda path, data: pa.concat_tables(
         [pa.Table.from_pandas(data.iloc[i : i + 30]) for i in (0, 30, 60)]
     ),
-    "arrow of polars": lambda path, data: polars_categories(data).with_columns(
-        pl.col("c").cast(pl.Enum(["lo", "none", "mid", "hi"]))
-    ).to_arrow(),
+    "arrow of polars": lambda path, data: (
+        polars_categories(data)
+        .with_columns(pl.col("c").cast(pl.Enum(["lo", "none", "mid", "hi"])))
+        .to_arrow()
+    ),
     "parquet": lambda path, data: parquet(path, data),
     "parquet as text": lambda path, data: str(parquet(path, data)),
     "parquet folder": folder_of,
@@ -137,9 +139,7 @@ def test_every_source_gives_the_same_rows_and_designs(kind: str, tmp_path: Path)
     _, rows, designs, _ = prepare(data, {"f": TEXT}, numbers=["b"])
     _, inside, wanted, _ = prepare(FRAME, {"f": TEXT}, numbers=["b"])
     assert designs["f"].terms == wanted["f"].terms
-    x = np.concatenate(
-        [designs["f"].encode(p, len(p["x"])) for _, p in rows.parts()], axis=1
-    )
+    x = np.concatenate([designs["f"].encode(p, len(p["x"])) for _, p in rows.parts()], axis=1)
     np.testing.assert_array_equal(x, wanted["f"].encode(inside.columns, N))
 
 

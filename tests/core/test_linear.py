@@ -168,9 +168,7 @@ def test_constant_predictors_are_numbers() -> None:
         ("C(g, levels=['a', 'b', 'c', 'd'])", {}, r"\[T.d\]. is constant"),
     ],
 )
-def test_singular_designs_name_their_columns(
-    text: str, data: dict[str, Any], message: str
-) -> None:
+def test_singular_designs_name_their_columns(text: str, data: dict[str, Any], message: str) -> None:
     p, rows = predictors([text, "x"], None, FRAME.assign(**data))
     with pytest.raises(IdentificationError, match=f"formula of phi .*{message}") as caught:
         p.standardise(rows, ["phi", "gamma"], " Or set a penalty.")

@@ -467,9 +467,7 @@ def test_cross_fitting_keeps_clusters_together() -> None:
     data = make_survival(
         300, cluster_size=3, correlation=0.3, treatment={"x1": 0.5}, censoring=0.2, rng=1
     ).data
-    result = contrast(
-        fitted(data, cluster="cluster"), data, method="aipw", folds=2, censoring="x1"
-    )
+    result = contrast(fitted(data, cluster="cluster"), data, method="aipw", folds=2, censoring="x1")
     assert result.df_resid == 99
     assert result.to_frame()["std_error"].gt(0).all()
 

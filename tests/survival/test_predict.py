@@ -322,9 +322,7 @@ def test_level_and_covariance_of_an_interval(model: Any, data: pd.DataFrame) -> 
         ("rmst", 0.0, "above 0"), ("rmst", math.inf, "finite horizon"),
     ],
 )  # fmt: skip
-def test_impossible_times(
-    model: Any, data: pd.DataFrame, what: str, at: Any, words: str
-) -> None:
+def test_impossible_times(model: Any, data: pd.DataFrame, what: str, at: Any, words: str) -> None:
     with pytest.raises(crm.DataError, match=words):
         ask(model, what, data.iloc[:2], at)
 

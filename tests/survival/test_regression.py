@@ -250,9 +250,7 @@ def lifelines_fit(
             )
         else:
             late = "entry" if "entry" in data else None
-            fitter.fit(
-                joined, "time", "event", ancillary=x if ancillary else None, entry_col=late
-            )
+            fitter.fit(joined, "time", "event", ancillary=x if ancillary else None, entry_col=late)
     names = [(scale, c) for c in ["Intercept", *x]]
     names += [(shape, c) for c in (["Intercept", *x] if ancillary else ["Intercept"])]
     sign = np.array([-1.0 if name == scale else 1.0 for name, _ in names])

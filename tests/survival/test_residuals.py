@@ -34,9 +34,7 @@ def model(data: pd.DataFrame) -> Any:
     return fit(data, phi="x1 + x2 + trt")
 
 
-def test_cox_snell_residuals_are_censored_unit_exponentials(
-    model: Any, data: pd.DataFrame
-) -> None:
+def test_cox_snell_residuals_are_censored_unit_exponentials(model: Any, data: pd.DataFrame) -> None:
     found = model.residuals(data)
     assert found.name == "cox-snell" and found.index.equals(data.index) and (found > 0).all()
     expected = [

@@ -165,9 +165,7 @@ def test_follow_up(cured: pd.DataFrame) -> None:
     shares = [say(many.sort_values("trt", ascending=up))[0]["follow_up_share"] for up in (1, 0)]
     assert shares[0] == pytest.approx(shares[1], abs=0.003)
     assert shares[0] == pytest.approx(long["follow_up_share"], abs=0.003)
-    short = cured.assign(
-        event=np.where(time > 0.4, 0, cured["event"]), time=np.minimum(time, 0.4)
-    )
+    short = cured.assign(event=np.where(time > 0.4, 0, cured["event"]), time=np.minimum(time, 0.4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", crm.CausalRMWarning)
         early, status = say(short) if fit(short, lam="trt").result_.kappa < 0 else ({}, "doubtful")
@@ -258,9 +256,7 @@ def test_redundant_scales_are_refused(data: pd.DataFrame) -> None:
     refused(data, ["phi: Intercept", "lam: Intercept"], phi="1", lam="1", **weibull)
     refused(data, ["phi: Intercept", "lam: Intercept"], phi="trt", lam="1 + x1", **weibull)
     refused(data, ["phi: x1", "lam: x2"], phi="x1 + x2", lam="x1 + x2", **weibull)
-    refused(
-        data, ["phi: x1", "lam: I(2 * x1)"], phi="x1", lam="I(2 * x1)", kappa="exponential"
-    )
+    refused(data, ["phi: x1", "lam: I(2 * x1)"], phi="x1", lam="I(2 * x1)", kappa="exponential")
     # With gamma by the same groups every group has a Weibull of its own: still one scale.
     refused(data, ["phi", "lam"], phi="trt", lam="1 + trt", gamma="trt", **weibull)
     # Columns of one formula that depend on each other, constant ones among them.
@@ -332,9 +328,7 @@ def test_kappa_runs_to_minus_one() -> None:
 @pytest.mark.parametrize("rare", [False, True])
 def test_a_level_without_events(data: pd.DataFrame, options: dict[str, Any], rare: bool) -> None:
     where = np.arange(len(data)) < 3 if rare else np.arange(len(data)) % 5 == 0
-    rows = data.assign(
-        g=np.where(where, "b", "a"), event=np.where(where, 0, data["event"])
-    )
+    rows = data.assign(g=np.where(where, "b", "a"), event=np.where(where, 0, data["event"]))
     name = "lam" if "lam" in options else "phi"
     with pytest.warns(crm.IdentificationWarning, match="no finite estimate") as caught:
         result = fit(rows, **options).result_

@@ -233,9 +233,7 @@ def test_roles_that_say_the_same(rows: pd.DataFrame) -> None:
 
     # Entry at 0 is no entry; exact intervals and open ends are times and events.
     assert loglik(rows, LATE) == pytest.approx(loglik(rows, RIGHT), rel=1e-12)
-    ends = rows.assign(
-        lower=rows["time"], upper=np.where(rows["event"] == 1, rows["time"], np.inf)
-    )
+    ends = rows.assign(lower=rows["time"], upper=np.where(rows["event"] == 1, rows["time"], np.inf))
     assert loglik(ends, BETWEEN) == pytest.approx(loglik(rows, RIGHT), rel=1e-12)
     # Without an event column every time is an event; True and False are events and none.
     every = rows.assign(event=1)
