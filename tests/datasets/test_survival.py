@@ -9,7 +9,11 @@ import pytest
 
 from causalrm import datasets
 
-LOADERS = [name for name in datasets.__all__ if name.startswith("load_")]
+LOADERS = sorted(
+    name
+    for name in datasets.__all__
+    if name.startswith("load_") and getattr(datasets, name).__module__.endswith("._survival")
+)
 
 
 @pytest.mark.parametrize("name", LOADERS)
