@@ -157,9 +157,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seconds", type=float, default=np.inf, help="per cell, after 3 games")
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--players", type=int, nargs="*", default=PLAYERS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    players, budgets = ((8, 20), (2, 10)) if options.quick else (PLAYERS, BUDGETS)
+    players, budgets = ((8, 20), (2, 10)) if options.quick else (options.players, BUDGETS)
     rows: list[dict] = []
     for n in players:
         for budget in budgets:

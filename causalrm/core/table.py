@@ -267,7 +267,9 @@ def _cells(
 def _footer(results: list[Any]) -> list[tuple[str, list[str]]]:
     def texts(name: str, spec: str) -> list[str]:
         values = [getattr(result, name, None) for result in results]
-        return ["" if value is None else format(value, spec) for value in values]
+        # what is not a likelihood has none, or NaN
+        found = ["" if v is None or v != v else format(v, spec) for v in values]
+        return found if any(found) else []
 
     kinds = [str(getattr(result, "call", {}).get("estimator", "")) for result in results]
     return [
