@@ -202,7 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
             owner._count(fault)
             half = body[: len(body) // 2]
             self._send(200, half, length=len(body) if fault == "cut" else None)
-            self.close_connection = True
+            # a client may use the connection again unless the body was cut short
+            self.close_connection = fault == "cut"
         elif fault == "not_json":
             owner._count(fault)
             self._send(200, b"<html>Bad gateway</html>")
