@@ -465,7 +465,17 @@ class LikelihoodResult(Result):
         Returns
         -------
         Estimate
+
+        Raises
+        ------
+        DataError
+            When weights are not given by coefficient, or a coefficient is not in the fit.
         """
+        if not isinstance(weights, Mapping):
+            raise DataError(
+                "Expected a contrast as {(parameter, term): weight}, for example "
+                f"{{{self.parameter[0]!r, self.term[0]!r}: 1}}, but saw {weights!r}."
+            )
         w = np.zeros(len(self.estimates))
         for key, weight in weights.items():
             w[self._position(key)] += weight

@@ -141,6 +141,8 @@ def test_contrast() -> None:
         fit().contrast({"C(g)[T.b]": 1})
     with pytest.raises(DataError, match="'age' names no coefficient.*'Intercept'"):
         fit().contrast({"age": 1})
+    with pytest.raises(DataError, match=r"\{\(parameter, term\): weight\}.*but saw 'age'"):
+        fit().contrast("age")  # type: ignore[arg-type]
 
 
 def test_contrast_where_other_variances_are_undefined() -> None:
