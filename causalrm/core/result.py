@@ -472,9 +472,10 @@ class LikelihoodResult(Result):
             When weights are not given by coefficient, or a coefficient is not in the fit.
         """
         if not isinstance(weights, Mapping):
+            example = {(self.parameter[0], self.term[0]): 1}
             raise DataError(
-                "Expected a contrast as {(parameter, term): weight}, for example "
-                f"{{{self.parameter[0]!r, self.term[0]!r}: 1}}, but saw {weights!r}."
+                f"Expected a contrast as {{(parameter, term): weight}}, for example {example}, "
+                f"but saw {weights!r}."
             )
         w = np.zeros(len(self.estimates))
         for key, weight in weights.items():
