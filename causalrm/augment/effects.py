@@ -69,8 +69,8 @@ def attribute_effects(
     :math:`\sum_i \theta_i C_i + \sum_{i<j} \theta_{ij} C_i C_j + \sum_{il} \gamma_{il} C_i S_l +
     g(S)`, flipping :math:`C_i` changes it by
 
-    .. math:: \Delta R = -2 C_i \Big(\theta_i + \sum_{j \ne i} \theta_{ij} C_j
-              + \sum_l \gamma_{il} S_l\Big),
+    .. math:: \Delta R = -2 C_i \Bigl(\theta_i + \sum_{j \ne i} \theta_{ij} C_j
+              + \sum_l \gamma_{il} S_l\Bigr),
 
     whatever g is: what style does by itself cancels. The problem falls into one regression per
     attribute, and each has a unique answer exactly when its columns are independent.

@@ -83,17 +83,17 @@ def fetch_llmfao(path: str | Path | None = None) -> pd.DataFrame:
     pandas.DataFrame
         8,931 rows, one per vote; the columns as published, and `outcome`.
 
-        ======================= ===== =========================================================
-        column                  dtype meaning
-        ======================= ===== =========================================================
-        ``id``                  int   comparison (2,139 of them, of several votes each)
-        ``prompt``              int   13 prompts
-        ``model_x``, ``model_y`` int  numbers of the models
-        ``worker``              int   124 raters
-        ``winner``              str   ``left``, ``right`` or ``tie``
-        ``left``, ``right``     str   names of the models
-        ``outcome``             float 1 left is better, 0.5 tie, 0 right is better
-        ======================= ===== =========================================================
+        ======================== ===== ========================================================
+        column                   dtype meaning
+        ======================== ===== ========================================================
+        ``id``                   int   comparison (2,139 of them, of several votes each)
+        ``prompt``               int   13 prompts
+        ``model_x``, ``model_y`` int   numbers of the models
+        ``worker``               int   124 raters
+        ``winner``               str   ``left``, ``right`` or ``tie``
+        ``left``, ``right``      str   names of the models
+        ``outcome``              float 1 left is better, 0.5 tie, 0 right is better
+        ======================== ===== ========================================================
 
     Raises
     ------
