@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
-from sklearn.base import is_classifier, is_regressor
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from causalrm.core import inference
 from causalrm.core.blocks import Rows
 from causalrm.core.design import formula_text, prepare
 from causalrm.core.encoding import Design
 from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
 from causalrm.core.frame import check
-from causalrm.core.linear import least_squares
 from causalrm.core.random import RNG, resolve, seed_int, spawn
 from causalrm.core.result import Assumption, Estimate, Result
 from causalrm.deconfound.folds import FOLD, Columns, Folds, with_folds
+from causalrm.deconfound.learners import (
+    LINEAR,
+    LOGISTIC,
+    check_clusters,
+    cross_fit,
+    estimate_of,
+    learners_of,
+    variances,
+)
 from causalrm.deconfound.linear_effect import combine
 from causalrm.deconfound.linear_nuisance import partial_out, residuals
+from causalrm.deconfound.scores import Found, Task, aipw, ipw, plr, regression
 from causalrm.deconfound.sensitivity import SensitivityResult, benchmark, sensitivity
-from causalrm.deconfound.stages import fit_learner, seeded
 
 METHODS = ("difference", "regression", "ipw", "plr", "aipw")
-_LINEAR = LinearRegression()
-_LOGISTIC = make_pipeline(
-    StandardScaler(),
-    LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200),
-)
 
 
 # --------------------------------------------------------------------------- result
@@ -121,327 +118,6 @@ class EffectResult(Result):
             low, high = self.splits["estimate"].min(), self.splits["estimate"].max()
             lines.append(("Splits", f"{len(self.splits)}, estimates {low:.5g} to {high:.5g}"))
         return lines
-
-
-def estimate_of(
-    value: float, std_error: float, level: float, name: str, df: float | None = None
-) -> Estimate:
-    """A number with its Wald interval and test."""
-    z = inference.quantile(level, df)
-    p = float(inference.two_sided_p(np.array(value / std_error if std_error else math.nan), df))
-    return Estimate(
-        float(value), float(std_error), float(value - z * std_error),
-        float(value + z * std_error), level, name, p,
-    )  # fmt: skip
-
-
-# --------------------------------------------------------------------------- pieces
-
-
-def cross_fit(
-    learner: Any, x: np.ndarray, y: np.ndarray, fold: np.ndarray, generator: np.random.Generator,
-    w: np.ndarray | None = None, among: np.ndarray | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Out-of-fold predictions (n,): the mean of y, or the probability of 1 from a classifier.
-
-    Parameters
-    ----------
-    learner : scikit-learn estimator
-    x : ndarray of shape (n, p)
-    y : ndarray of shape (n,)
-    fold : ndarray of int of shape (n,)
-    generator : numpy.random.Generator
-        Seeds the learner, once for each fold.
-    w : ndarray of shape (n,), optional
-    among : ndarray of bool of shape (n,), optional
-        Rows to learn from.
-    """
-    out = np.empty(len(y))
-    for f in np.unique(fold):
-        own = fold == f
-        learn = ~own if among is None else ~own & among
-        out[own] = fitted(learner, x, y, learn, generator, w)(x[own])
-    return out
-
-
-def fitted(
-    learner: Any, x: np.ndarray, y: np.ndarray, learn: np.ndarray,
-    generator: np.random.Generator, w: np.ndarray | None,
-) -> Callable[[np.ndarray], np.ndarray]:  # fmt: skip
-    """Learn from some rows, and give the function that predicts."""
-    target, values = y[learn], np.unique(y[learn])
-    if x.shape[1] == 0 or len(values) == 1:
-        if len(values) == 0:
-            raise IdentificationError(
-                "Expected rows of both treatments outside every fold, but one has none. Take "
-                "fewer folds, or larger clusters apart."
-            )
-        mean = float(np.average(target, weights=None if w is None else w[learn]))
-        return lambda new: np.full(len(new), mean)
-    model = seeded(learner, generator)
-    if is_classifier(model) and len(values) > 2:
-        raise DataError(
-            f"Expected a regressor for a target with {len(values)} values, but saw the classifier "
-            f"{type(learner).__name__}. Give a regressor."
-        )
-    fit_learner(model, x[learn], target, None if w is None else w[learn])
-    if not is_classifier(model):
-        return lambda new: np.asarray(model.predict(new), dtype=float)
-    low, high = (float(v) for v in values)
-    return lambda new: low + (high - low) * model.predict_proba(new)[:, 1]
-
-
-def variances(
-    influence: np.ndarray, cluster: np.ndarray | None, n_clusters: int | None
-) -> dict[str, np.ndarray]:
-    """Covariances (r, r) of estimates with influences (r, n), by kind."""
-    out = {"robust": influence @ influence.T}
-    if cluster is not None and n_clusters is not None:
-        sums = inference.by_cluster(cluster, influence, n_clusters)
-        out["cluster"] = sums.T @ sums * n_clusters / (n_clusters - 1)
-    return out
-
-
-def ess(w: np.ndarray) -> float:
-    """Effective sample size of weights."""
-    return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
-
-
-def check_clusters(n_clusters: int, name: str, log: list[str]) -> None:
-    """Refuse one cluster, and warn of few."""
-    if n_clusters < 2:
-        raise IdentificationError(
-            f"Expected at least two clusters in column {name!r}, but saw {n_clusters}. Leave "
-            "cluster out, or take a finer column."
-        )
-    if n_clusters < 30:
-        warn(
-            f"Only {n_clusters} clusters in {name!r}: clustered standard errors are often too "
-            "small with fewer than 30. Prefer a wild cluster bootstrap.",
-            IdentificationWarning,
-            log,
-        )
-
-
-def learners_of(nuisance: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Learner of every nuisance: one for all, a mapping for some, the defaults else."""
-    if nuisance is None:
-        return dict(parts)
-    if not isinstance(nuisance, Mapping):
-        probability = [p for p in parts if is_classifier(parts[p])]
-        if probability and is_regressor(nuisance):
-            raise DataError(
-                f"Expected a classifier for {probability}, but nuisance={nuisance!r} is a "
-                "regressor. Give a mapping, such as nuisance={'outcome': ..., "
-                f"{probability[0]!r}: a classifier}}."
-            )
-        return dict.fromkeys(parts, nuisance)
-    unknown = sorted(set(nuisance) - set(parts))
-    if unknown:
-        raise DataError(
-            f"Expected nuisances among {sorted(parts)}, but saw {unknown}. Rename or drop them."
-        )
-    for part, learner in nuisance.items():
-        if is_classifier(parts[part]) and not is_classifier(learner):
-            raise DataError(
-                f"Expected a classifier for the nuisance {part!r}, but saw {learner!r}. Give one "
-                "with predict_proba."
-            )
-    return {**parts, **nuisance}
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One split: the estimate, influences on it and on S, and what describes overlap."""
-
-    theta: float
-    influence: np.ndarray
-    moments: dict[str, Any]
-    overlap: dict[str, Any]
-    std_errors: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The columns of one analysis as arrays."""
-
-    y: np.ndarray
-    d: np.ndarray
-    x: np.ndarray  # (n, p), without an intercept
-    terms: tuple[str, ...]
-    w: np.ndarray  # mean one
-    weighted: bool
-    att: bool
-    learners: Mapping[str, Any]
-    clip: float | None
-    trim: float | None
-    interact: tuple[str, ...]
-
-    def scale(self, sigma: np.ndarray, nu: np.ndarray) -> dict[str, Any]:
-        """Moments of S from the rows' contributions to sigma2 and nu2, with its influence."""
-        w, n = self.w, len(self.w)
-        sigma2, nu2 = float(np.mean(w * sigma)), float(np.mean(w * nu))
-        s = math.sqrt(sigma2 * nu2)
-        influence = w * (nu2 * (sigma - sigma2) + sigma2 * (nu - nu2)) / (2 * s * n)
-        mean = float(np.mean(w * self.y))
-        spread = float(np.mean(w * (self.y - mean) ** 2))
-        return {"sigma2": sigma2, "nu2": nu2, "outcome_variance": spread, "influence": influence}
-
-
-def _regression(task: _Task) -> _Found:
-    d, x, w = task.d, task.x, task.w
-    n, k = len(d), 2 + x.shape[1]
-    places = [task.terms.index(name) for name in task.interact]
-    inner = x[:, places]
-    base = w * d if task.att else w
-    about = inner - (base @ inner) / base.sum()
-    design = np.column_stack([d, np.ones(n), x, about * d[:, None]])
-    k += len(places)
-    if n <= k:
-        raise IdentificationError(
-            f"Expected more rows than coefficients, but saw {n} rows for {k}. Use fewer covariates."
-        )
-    names = ["treatment", "Intercept", *task.terms, *(f"treatment:{t}" for t in task.interact)]
-    gram = design.T @ (design * w[:, None])
-    beta = least_squares(gram, design.T @ (w * task.y), names)
-    e = task.y - design @ beta
-    row = linalg.inv(gram)[0]
-    v = design @ row  # residual treatment over its sum of squares
-    leverage = w * np.einsum("ij,jk,ik->i", design, linalg.inv(gram), design)
-    means = base / base.sum() * (about @ beta[k - len(places) :])  # of the interactions
-    influence = w * v * e + means
-    hc2 = w * v * e / np.sqrt(np.clip(1 - leverage, 1e-12, None)) + means
-    errors = {"HC2": float(np.sqrt(hc2 @ hc2)), "robust": math.sqrt(n / (n - k)) * float(
-        np.sqrt(influence @ influence)
-    )}  # fmt: skip
-    if not task.weighted and not places:
-        errors["model"] = math.sqrt(float(e @ e) / (n - k) * row[0])
-    nu2 = n * float(w @ v**2)
-    moments = task.scale(e**2, 2 * nu2 - (n * v) ** 2)
-    spread = float(w @ (d - np.average(d, weights=w)) ** 2)
-    overlap = {"r2_treatment": 1 - 1 / (row[0] * spread), "ess": ess(w * v**2)}
-    return _Found(float(beta[0]), influence, moments, overlap, errors)
-
-
-def _r2(d: np.ndarray, left: np.ndarray, w: np.ndarray) -> float:
-    return 1 - float(w @ left**2) / float(w @ (d - np.average(d, weights=w)) ** 2)
-
-
-def _plr(task: _Task, y: np.ndarray, v: np.ndarray) -> _Found:
-    """From out-of-fold residuals of outcome and treatment."""
-    w, n = task.w, len(v)
-    size = float(w @ v**2)
-    theta = float(w @ (v * y)) / size
-    e = y - theta * v
-    nu2 = n / size
-    moments = task.scale(e**2, 2 * nu2 - v**2 * nu2**2)
-    quantiles = np.quantile(v**2, [0.05, 0.5, 0.95]).tolist()
-    overlap = {
-        "r2_treatment": _r2(task.d, v, w), "ess": ess(w * v**2),
-        "residual_variance_quantiles": dict(zip(("5%", "50%", "95%"), quantiles, strict=True)),
-    }  # fmt: skip
-    return _Found(theta, w * v * e / size, moments, overlap, {})
-
-
-def _bounded(task: _Task, e: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Propensities, the weights of rows that stay, and overlap; refuses 0 and 1."""
-    w = task.w
-    seen = {
-        arm: np.quantile(e[task.d == a], [0.0, 0.01, 0.5, 0.99, 1.0]).tolist()
-        for a, arm in enumerate(("control", "treated"))
-    }
-    kept = np.ones(len(e), dtype=bool)
-    if task.trim is not None:
-        kept = (e >= task.trim) & (e <= 1 - task.trim)
-        w = w * kept
-        w = w / w.mean()
-    bound = task.clip or 0.0
-    clipped = (e < bound) | (e > 1 - bound)
-    e = np.clip(e, bound, 1 - bound)
-    bad = kept & ((e >= 1) | ((e <= 0) & (not task.att or task.d == 1)))
-    if bad.any():
-        raise IdentificationError(
-            f"Expected propensities between 0 and 1, but {int(bad.sum())} of {len(e)} rows have 0 "
-            f"or 1 (first rows: {np.flatnonzero(bad)[:6].tolist()}). Give trim= or clip=, such as "
-            "0.01, a smoother learner, or fewer covariates."
-        )
-    if not all((w * (task.d == a)).any() for a in (0, 1)):
-        raise IdentificationError(
-            f"Expected rows of both treatments with propensities within {task.trim} of the ends, "
-            "but trimming leaves one only. Lower trim."
-        )
-    odds = e / np.where(e < 1, 1 - e, 1.0)
-    to_one = task.d if task.att else task.d / np.where(e > 0, e, 1.0)
-    to_none = (1 - task.d) * (odds if task.att else 1 / np.where(e < 1, 1 - e, 1.0))
-    overlap = {
-        "propensity": seen, "ess_treated": ess(w * to_one), "ess_control": ess(w * to_none),
-        "n_treated": int(task.d.sum()), "n_control": int((1 - task.d).sum()),
-        "n_clipped": int((clipped & kept).sum()), "n_trimmed": int((~kept).sum()),
-    }  # fmt: skip
-    return e, w, overlap
-
-
-def _ipw(task: _Task, generator: np.random.Generator) -> _Found:
-    """Normalised weights from a logistic propensity, whose estimation counts in the influence."""
-    n, d = len(task.d), task.d
-    learn = np.ones(n, dtype=bool)
-    e = fitted(_LOGISTIC, task.x, d, learn, generator, task.w if task.weighted else None)(task.x)
-    raw = e
-    e, w, overlap = _bounded(task, e)
-    odds = e / (1 - e)
-    # Weights of both arms and their derivatives in the log-odds.
-    arms = (
-        [(d, 0 * d), ((1 - d) * odds, (1 - d) * odds)]
-        if task.att
-        else [(d / e, -d * (1 - e) / e), ((1 - d) / (1 - e), (1 - d) * odds)]
-    )
-    x = np.column_stack([np.ones(n), (task.x - task.x.mean(axis=0)) / _sd(task.x)])
-    inside = raw == e  # clipped rows do not move
-    score = x * (task.w * (d - raw))[:, None]
-    information = x.T @ (x * (task.w * raw * (1 - raw))[:, None])
-    theta, influence = 0.0, np.zeros(n)
-    for sign, (a, slope) in zip((1.0, -1.0), arms, strict=True):
-        size = float(w @ a)
-        mean = float(w @ (a * task.y)) / size
-        gradient = x.T @ (w * slope * inside * (task.y - mean)) / size
-        own = w * a * (task.y - mean) / size
-        influence += sign * (own + score @ linalg.solve(information, gradient, assume_a="pos"))
-        theta += sign * mean
-    return _Found(theta, influence, {}, overlap, {})
-
-
-def _sd(x: np.ndarray) -> np.ndarray:
-    sd = x.std(axis=0)
-    return np.asarray(np.where(sd > 0, sd, 1.0))
-
-
-def _aipw(task: _Task, fold: np.ndarray, generator: np.random.Generator) -> _Found:
-    y, d, x = task.y, task.d, task.x
-    given = task.w if task.weighted else None
-    outcome = task.learners["outcome"]
-    m0, m1 = (cross_fit(outcome, x, y, fold, generator, given, d == a) for a in (0, 1))
-    e = cross_fit(task.learners["treatment"], x, d, fold, generator, given)
-    e, w, overlap = _bounded(task, e)
-    odds = e / np.where(e < 1, 1 - e, 1.0)
-    if task.att:
-        p = float(np.average(d, weights=w))
-        a = d / p
-        b = (d - (1 - d) * odds) * (y - m0) / p
-        alpha = (d - (1 - d) * odds) / p
-        m_alpha = d / p * (1 + odds) / p
-    else:
-        a = np.ones(len(y))
-        alpha = d / e - (1 - d) / (1 - e)
-        b = m1 - m0 + alpha * (y - np.where(d == 1, m1, m0))
-        m_alpha = 1 / e + 1 / (1 - e)
-    size = float(w @ a)
-    theta = float(w @ b) / size
-    error = (y - np.where(d == 1, m1, m0)) ** 2
-    nu = 2 * m_alpha - alpha**2
-    if float(w @ nu) <= 0:
-        nu = alpha**2
-    moments = task.scale(error, nu)
-    return _Found(theta, w * (b - theta * a) / size, moments, overlap, {})
 
 
 # --------------------------------------------------------------------------- the function
@@ -576,7 +252,7 @@ def average_effect(
         n_clusters = next(len(c.levels or ()) for c in reader.columns if c.name == cluster)
         check_clusters(n_clusters, cluster, log)
     generators = spawn(rng, repeats) if method in ("plr", "aipw") else [np.random.default_rng(0)]
-    defaults = {"outcome": _LINEAR, "treatment": _LOGISTIC if method == "aipw" else _LINEAR}
+    defaults = {"outcome": LINEAR, "treatment": LOGISTIC if method == "aipw" else LINEAR}
     learners = learners_of(nuisance, defaults)
     columns = rows.sample(rows.n_obs).columns
     w = np.ones(rows.n_obs) if not weights else np.asarray(columns[weights], dtype=float)
@@ -588,7 +264,7 @@ def average_effect(
         )
     design = designs["covariates"]
     fast = method == "plr" and nuisance is None
-    task = _Task(
+    task = Task(
         np.asarray(columns[outcome], dtype=float), d,
         np.empty((rows.n_obs, 0)) if fast else design.encode(columns, rows.n_obs)[1:].T,
         design.terms[1:], w / w.mean(), bool(weights), estimand == "att", learners, clip, trim,
@@ -665,15 +341,15 @@ def _interactions(interact: Sequence[str], design: Design) -> tuple[str, ...]:
 
 
 def _split(
-    method: str, task: _Task, rows: Rows, design: Design, names: tuple[Any, ...], folds: int,
+    method: str, task: Task, rows: Rows, design: Design, names: tuple[Any, ...], folds: int,
     generator: np.random.Generator, fast: bool,
-) -> _Found:  # fmt: skip
+) -> Found:  # fmt: skip
     """Estimate once, from one random split where the method needs one."""
     outcome, treatment, cluster, weights = names
     if method in ("difference", "regression"):
-        return _regression(task)
+        return regression(task)
     if method == "ipw":
-        return _ipw(task, generator)
+        return ipw(task, generator)
     split = with_folds(rows, Folds(folds, seed_int(generator), cluster))
     if fast:
         confounder = Columns((treatment,), (treatment,))
@@ -682,15 +358,15 @@ def _split(
             weights=weights,
         )  # fmt: skip
         left = residuals(split, fit)
-        found = _plr(task, left.outcome, left.confounders[0])
+        found = plr(task, left.outcome, left.confounders[0])
     else:
         fold = np.asarray(split.sample(rows.n_obs).columns[FOLD])
         if method == "aipw":
-            return _aipw(task, fold, generator)
+            return aipw(task, fold, generator)
         w = task.w if task.weighted else None
         y = cross_fit(task.learners["outcome"], task.x, task.y, fold, generator, w)
         d = cross_fit(task.learners["treatment"], task.x, task.d, fold, generator, w)
-        found = _plr(task, task.y - y, task.d - d)
+        found = plr(task, task.y - y, task.d - d)
     if not found.overlap["r2_treatment"] < 1 - 1e-9:
         raise IdentificationError(
             f"Expected a treatment {treatment!r} that varies beyond the covariates, but they "
@@ -700,7 +376,7 @@ def _split(
 
 
 def _kinds(
-    found: _Found, codes: np.ndarray | None, n_clusters: int | None
+    found: Found, codes: np.ndarray | None, n_clusters: int | None
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Standard errors by kind, and covariances of the estimate and S by kind."""
     second = found.moments.get("influence", np.zeros_like(found.influence))
@@ -709,7 +385,7 @@ def _kinds(
     return errors, joint
 
 
-def _judge(overlap: dict[str, Any], task: _Task, treatment: str, log: list[str]) -> None:
+def _judge(overlap: dict[str, Any], task: Task, treatment: str, log: list[str]) -> None:
     """Say what overlap leaves to be desired."""
     if overlap.get("r2_treatment", 0.0) > 0.95:
         warn(

@@ -14,14 +14,8 @@ from causalrm.core.errors import DataError, IdentificationError
 from causalrm.core.frame import check
 from causalrm.core.random import RNG, resolve, spawn
 from causalrm.core.result import COLUMNS, Assumption, Estimate, Result
-from causalrm.deconfound.effects import (
-    _LINEAR,
-    EffectResult,
-    average_effect,
-    estimate_of,
-    fitted,
-    variances,
-)
+from causalrm.deconfound.effects import EffectResult, average_effect
+from causalrm.deconfound.learners import LINEAR, estimate_of, fitted, variances
 
 _PROGNOSIS = ("(log: mean)", "(log: effect)")
 
@@ -171,7 +165,7 @@ def fuse(
     old, new = (part.sample(part.n_obs).columns for part in (logged, rows))
     x, z = (design.encode(c, p.n_obs)[1:].T for c, p in ((old, logged), (new, rows)))
     d, y = np.asarray(old[treatment]), np.asarray(old[outcome], dtype=float)
-    learner = _LINEAR if nuisance is None else nuisance
+    learner = LINEAR if nuisance is None else nuisance
     arms = [a for a in (0, 1) if (d == a).any()]
     children = spawn(rng, 2)
     predicted = [fitted(learner, x, y, d == a, children[a], None)(z) for a in arms]

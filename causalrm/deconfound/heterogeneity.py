@@ -17,15 +17,15 @@ from causalrm.core.errors import DataError, IdentificationError
 from causalrm.core.frame import check
 from causalrm.core.random import RNG, resolve, seed_int
 from causalrm.core.result import COLUMNS, Assumption, Result, Test
-from causalrm.deconfound.effects import (
-    _LINEAR,
-    _LOGISTIC,
+from causalrm.deconfound.folds import Folds
+from causalrm.deconfound.learners import (
+    LINEAR,
+    LOGISTIC,
     check_clusters,
     estimate_of,
     learners_of,
     variances,
 )
-from causalrm.deconfound.folds import Folds
 from causalrm.deconfound.stages import seeded
 
 METHODS = ("linear", "forest", "dr")
@@ -239,7 +239,7 @@ def heterogeneity(
         check_clusters(n_clusters, cluster, log)
         codes = np.asarray(columns[cluster])
     x, w = (designs[role].encode(columns, n)[1:].T for role in ("modifiers", "covariates"))
-    defaults = {"outcome": _LINEAR, "treatment": _LOGISTIC if binary else _LINEAR}
+    defaults = {"outcome": LINEAR, "treatment": LOGISTIC if binary else LINEAR}
     learners = learners_of(nuisance, defaults)
     unit = np.arange(n) if codes is None else codes
     fold = Folds(folds, seed_int(generator), "unit").codes({"unit": unit}, 0)

@@ -15,9 +15,10 @@ from causalrm.core.errors import DataError, IdentificationError, IdentificationW
 from causalrm.core.frame import Source, check
 from causalrm.core.random import RNG, resolve, seed_int, spawn
 from causalrm.core.result import COLUMNS, Assumption, Estimate, Result
-from causalrm.deconfound.effects import (
-    _LINEAR,
-    _LOGISTIC,
+from causalrm.deconfound.folds import Folds
+from causalrm.deconfound.learners import (
+    LINEAR,
+    LOGISTIC,
     check_clusters,
     ess,
     estimate_of,
@@ -25,7 +26,6 @@ from causalrm.deconfound.effects import (
     learners_of,
     variances,
 )
-from causalrm.deconfound.folds import Folds
 from causalrm.deconfound.linear_effect import combine
 from causalrm.deconfound.stages import fit_learner, seeded
 
@@ -200,7 +200,7 @@ def policy_value(
     task = _Task(
         a, r, pi, designs["covariates"].encode(columns, n)[1:].T,
         None if propensity is None else np.asarray(columns[propensity], dtype=float),
-        method, learners_of(nuisance, {"reward": _LINEAR, "action": _LOGISTIC}),
+        method, learners_of(nuisance, {"reward": LINEAR, "action": LOGISTIC}),
         nuisance is not None, switch, clip, codes, n_clusters,
     )  # fmt: skip
     unit = np.arange(n) if codes is None else codes
