@@ -6,6 +6,8 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars
+import pyarrow as pa
 import pytest
 
 import causalrm as crm
@@ -255,11 +257,9 @@ def test_other_frames(texts: tuple[pd.DataFrame, pd.DataFrame], library: str) ->
     df, made = texts
     expected = crm.RobustRewardModel(SMALL, drop_attributes=False).fit(df, made, **ROLES)
     if library == "polars":
-        polars = pytest.importorskip("polars")
         frames = [polars.from_pandas(f) for f in (df, made)]
     else:
-        arrow = pytest.importorskip("pyarrow")
-        frames = [arrow.Table.from_pandas(f, preserve_index=False) for f in (df, made)]
+        frames = [pa.Table.from_pandas(f, preserve_index=False) for f in (df, made)]
     fit = crm.RobustRewardModel(SMALL, drop_attributes=False).fit(*frames, **ROLES)
     np.testing.assert_allclose(fit.result_.weights, expected.result_.weights, atol=1e-9)
     assert len(fit.gap(frames[0])) == len(df)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from sklearn.base import clone
 
 import causalrm as crm
-from tests.contract.bad_inputs import BAD, BAD_ROWS, BAD_WEIGHTS, INDEXES, REMEDY, Bad
+from tests.contract.bad_inputs import BAD, BAD_ROWS, INDEXES, REMEDY, Bad
 from tests.contract.cases import CASES, Case
 
 pytestmark = pytest.mark.parametrize("case", CASES, ids=str)
@@ -206,24 +206,6 @@ def test_rows_are_predicted_one_by_one(case: Case) -> None:
     agree(case.predict(fit, part), whole.iloc[[5]], 1e-12)
 
 
-def test_weights(case: Case) -> None:
-    if case.weights is None:
-        pytest.skip("takes no weights")
-    plain, frame = case.fit(), case.make()[1].assign(w=1.0)
-    weighted = case.fit(frame, **{case.weights: "w"})
-    doubled = case.fit(frame.assign(w=2.0), **{case.weights: "w"})
-    for kind in getattr(plain.result_, "covariances", {}):
-        expected = plain.result_.with_covariance(kind).to_frame()
-        agree(weighted.result_.with_covariance(kind).to_frame(), expected, 1e-8)
-        agree(doubled.result_.with_covariance(kind).to_frame(), expected, 1e-8)
-    agree(case.predict(weighted, frame), case.predict(plain, frame), 1e-8)
-    # Weight 2 is the row given twice, for the point estimates.
-    twice = pd.concat([frame, frame.iloc[:20]], ignore_index=True)
-    frame.loc[frame.index[:20], "w"] = 2.0
-    left, right = case.fit(frame, **{case.weights: "w"}), case.fit(twice)
-    agree(left.to_frame()[["estimate"]], right.to_frame()[["estimate"]], 1e-7)
-
-
 def test_summary_and_plot(case: Case) -> None:
     fit = case.fit()
     table = fit.summary(0.9)
@@ -279,13 +261,6 @@ def test_bad_data(case: Case, bad: Bad, subtests: pytest.Subtests) -> None:
     for column in columns_of(case, bad.where):
         with subtests.test(column=column):
             refuses(case, bad, column, case.make()[1])
-
-
-@pytest.mark.parametrize("bad", BAD_WEIGHTS, ids=str)
-def test_bad_weights(case: Case, bad: Bad) -> None:
-    if case.weights is None:
-        pytest.skip("takes no weights")
-    refuses(case, bad, "w", case.make()[1].assign(w=1.0), **{case.weights: "w"})
 
 
 @pytest.mark.parametrize("bad", BAD_ROWS, ids=str)

@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+import distributed
 import joblib
 import pytest
 
@@ -79,7 +80,6 @@ def test_follows_joblibs_configuration() -> None:
 
 
 def test_on_a_dask_cluster() -> None:
-    distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
