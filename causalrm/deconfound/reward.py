@@ -12,15 +12,15 @@ import pandas as pd
 from causalrm.core.blocks import Rows
 from causalrm.core.design import encode_new, formula_text, prepare
 from causalrm.core.encoding import Design
-from causalrm.core.errors import CausalRMWarning, DataError, warn
+from causalrm.core.errors import DataError
 from causalrm.core.estimator import Estimator
 from causalrm.core.frame import Source, check, scan
-from causalrm.core.inference import by_cluster, two_sided_p
 from causalrm.core.random import RNG, resolve, spawn
-from causalrm.core.result import COLUMNS, quantile
+from causalrm.core.result import quantile
 from causalrm.deconfound import evidence
+from causalrm.deconfound.best_of import best_of
 from causalrm.deconfound.fitting import fit_absorbed, fit_method
-from causalrm.deconfound.pairs import pairs_of, selection, write_jsonl
+from causalrm.deconfound.pairs import pairs_of, write_jsonl
 from causalrm.deconfound.result import COMPARATORS, DeconfoundedResult
 from causalrm.deconfound.task import Fitted, Task
 from causalrm.text import texts
@@ -546,7 +546,6 @@ class DeconfoundedReward(Estimator):
         DataError
             When n or the labels cannot be used, or the estimator was restored from JSON.
         """
-        z = quantile(level, self.result_._df)
         if not hasattr(self, "_kept"):
             self._model()
         kept = self._kept
@@ -562,39 +561,7 @@ class DeconfoundedReward(Estimator):
                     f"but saw {len(codes)} with {int((codes < 0).sum())} missing. Give "
                     "df['prompt'], say."
                 )
-        frame = self.rewards_
-        fine = frame[["deconfounded", "reward"]].notna().all(axis=1).to_numpy()
-        y, score = frame["deconfounded"].to_numpy()[fine], frame["reward"].to_numpy()[fine]
-        codes = None if codes is None else codes[fine]
-        chance, own, base, left_out = selection(score, y, int(n), codes)
-        if left_out:
-            warn(
-                f"{left_out} of {total} rows are of prompts with fewer than {n} candidates and are "
-                "left out.",
-                CausalRMWarning,
-            )
-        mean = float(base @ y)
-        if codes is None:
-            other = (y - mean) / len(y)
-        else:
-            share = (base > 0) / np.bincount(codes)[codes] / max(len(np.unique(codes[base > 0])), 1)
-            other = base * y - share * mean
-        rows = []
-        for name, p, direct in (
-            (f"best of {n}", chance, own), ("random", base, other),
-            ("gain", chance - base, own - other),
-        ):  # fmt: skip
-            psi = direct + kept.passed_on(p, fine)
-            sums = psi if kept.codes is None else by_cluster(
-                kept.codes[fine], psi[None, :], kept.n_clusters or 0
-            )[:, 0]  # fmt: skip
-            estimate = float(p @ y)
-            se = float(np.sqrt(sums @ sums + kept.extra(p, fine)))
-            statistic = estimate / se
-            pvalue = float(two_sided_p(np.array(statistic), self.result_._df))
-            rows.append([name, estimate, se, statistic, pvalue, estimate - z * se,
-                         estimate + z * se])  # fmt: skip
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return best_of(self.rewards_, kept, int(n), codes, level, self.result_._df)
 
     def sensitivity(self, term: str | None = None, **options: Any) -> Any:
         """How strong something hidden must be to change the effect of a confounder.
