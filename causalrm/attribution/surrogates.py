@@ -50,10 +50,18 @@ class Link:
         Replies behind each value.
     bernoulli : bool
         Whether values are means of replies that are 0 or 1, rather than exact.
+    pairs : ndarray of shape (k, 2), optional
+        The pairs, where they are known and need not be found.
     """
 
     def __init__(
-        self, Z: np.ndarray, value: np.ndarray, count: np.ndarray, bernoulli: bool
+        self,
+        Z: np.ndarray,
+        value: np.ndarray,
+        count: np.ndarray,
+        bernoulli: bool,
+        *,
+        pairs: np.ndarray | None = None,
     ) -> None:
         X = 2.0 * Z - 1.0
         m, self.n = X.shape
@@ -61,10 +69,11 @@ class Link:
         left, right = np.triu_indices(self.n, 1)
         beta = np.zeros(self.n + 1)
         beta[0] = logit(np.clip(np.average(value, weights=w), 0.01, 0.99))
-        chosen = np.empty(0, dtype=np.int64)
-        none = left[chosen]
+        first = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
+        self.left, self.right = first.T
+        beta = np.concatenate([beta, np.zeros(len(first))])
         beta, df, fitted, spread = _penalised(
-            self._columns(X, none, none), value, w, beta, self.n, bernoulli
+            self._columns(X, *first.T), value, w, beta, self.n, bernoulli
         )
 
         def criterion(df: float, fitted: np.ndarray, pairs: int) -> float:
@@ -80,9 +89,9 @@ class Link:
             lack = deviance if bernoulli else m * np.log(max(deviance, 1e-13))
             return float(lack + df * np.log(m) + 2.0 * pairs * np.log(len(left) + 1.0))
 
+        self.beta, chosen = beta, np.empty(0, dtype=np.int64)
         best, worse = criterion(df, fitted, 0), 0
-        self.beta, self.left, self.right = beta, none, none
-        while worse < 2:
+        while pairs is None and worse < 2:
             r = w * (value - fitted)
             score = np.abs(((X * r[:, None]).T @ X)[left, right])
             score[chosen] = -1.0

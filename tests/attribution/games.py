@@ -56,6 +56,12 @@ def sparse(n, rng):
     )
 
 
+def sigmoid_pairs(n, rng):
+    """Which players `sigmoid` pairs, given a generator in the same state."""
+    rng.integers(-6, 7, n)
+    return rng.permutation(n)[: 2 * (n // 4)].reshape(-1, 2)
+
+
 def sigmoid(n, rng, pairs=True):
     """Sigmoid of a score with integer main effects and disjoint integer pairs.
 
