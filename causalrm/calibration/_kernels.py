@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _BLOCK = 1 << 15
+_EXACT = 200  # rows of a bin from which a simulated sum is drawn from its normal limit
 
 
 @kernel
@@ -90,7 +91,6 @@ class Moments:
 
     mean: Floats  # (4,)
     cov: Floats  # (4, 4)
-    n: int  # rows with a positive weight
     weight: float
     weight2: float
     n_infinite: int
@@ -146,8 +146,7 @@ def moments(
     else:
         centred = (sums - np.outer(sums[:, 0], mean)) / total
         cov = centred.T @ centred * (n_clusters / max(n_clusters - 1, 1))
-    count = n if w is None else int(np.count_nonzero(w))
-    return Moments(mean[1:], cov[1:, 1:], count, float(total), float(weight2), n_infinite)
+    return Moments(mean[1:], cov[1:, 1:], float(total), float(weight2), n_infinite)
 
 
 def covariance(psi: Floats, cluster: Ints | None = None, n_clusters: int = 0) -> Floats:
@@ -159,32 +158,25 @@ def covariance(psi: Floats, cluster: Ints | None = None, n_clusters: int = 0) ->
     return np.asarray(sums.T @ sums * (n_clusters / max(n_clusters - 1, 1)))
 
 
-@dataclass(frozen=True)
-class Spiegelhalter:
-    """The z statistic of Spiegelhalter (1986); NaN where no row can carry evidence."""
-
-    z: float
-    n_informative: int
-
-
 @kernel(reassociate=True)
-def _spiegelhalter(y: Floats, p: Floats, w: Floats) -> tuple[float, float, int]:
+def _spiegelhalter(y: Floats, p: Floats, w: Floats) -> tuple[float, float]:
     unit = w.shape[0] == 0
-    top, var, count = 0.0, 0.0, 0
+    top, var = 0.0, 0.0
     for i in range(p.shape[0]):
         v = 1.0 if unit else w[i]
         a = v * (1.0 - 2.0 * p[i])
-        b = a * a * p[i] * (1.0 - p[i])
         top += a * (y[i] - p[i])
-        var += b
-        count += b > 0.0
-    return top, var, count
+        var += a * a * p[i] * (1.0 - p[i])
+    return top, var
 
 
-def spiegelhalter(y: Floats, p: Floats, w: Floats | None = None) -> Spiegelhalter:
-    """Sum w (y-p)(1-2p) over the root of its variance under perfect calibration."""
-    top, var, count = _spiegelhalter(y, p, np.empty(0) if w is None else w)
-    return Spiegelhalter(top / np.sqrt(var) if var > 0.0 else float("nan"), count)
+def spiegelhalter(y: Floats, p: Floats, w: Floats | None = None) -> float:
+    """The z statistic of Spiegelhalter (1986); NaN where no row can carry evidence.
+
+    Sum w (y-p)(1-2p) over the root of its variance under perfect calibration.
+    """
+    top, var = _spiegelhalter(y, p, np.empty(0) if w is None else w)
+    return float(top / np.sqrt(var)) if var > 0.0 else float("nan")
 
 
 # --- bins --------------------------------------------------------------------------------------
@@ -202,7 +194,6 @@ class Bins:
     weight: Floats  # sum w
     p: Floats  # sum w p
     y: Floats  # sum w y
-    square: Floats  # sum w r^2
     weight2: Floats  # sum w^2
     residual2: Floats  # sum w^2 r
     square2: Floats  # sum w^2 r^2
@@ -255,7 +246,7 @@ def _bin_residual(y: Floats, p: Floats, edges: Floats) -> Floats:
 
 @kernel
 def _bin_weighted(y: Floats, p: Floats, w: Floats, b: Ints, k: int) -> Floats:
-    out = np.zeros((k, 8))
+    out = np.zeros((k, 7))
     for i in range(p.shape[0]):
         v = w[i]
         if v == 0.0:
@@ -266,10 +257,9 @@ def _bin_weighted(y: Floats, p: Floats, w: Floats, b: Ints, k: int) -> Floats:
         cell[1] += v
         cell[2] += v * p[i]
         cell[3] += v * y[i]
-        cell[4] += v * r * r
-        cell[5] += v * v
-        cell[6] += v * v * r
-        cell[7] += v * v * r * r
+        cell[4] += v * v
+        cell[5] += v * v * r
+        cell[6] += v * v * r * r
     return out
 
 
@@ -309,9 +299,9 @@ def bins(y: Floats, p: Floats, edges: Floats, w: Floats | None = None) -> Bins:
     if w is None and np.array_equal(edges, equal_edges(k)):
         s = _bin_equal(y, p, edges)
         r = s[:, 2] - s[:, 1]
-        return Bins(edges, s[:, 0], s[:, 0], s[:, 1], s[:, 2], s[:, 3], s[:, 0], r, s[:, 3])
+        return Bins(edges, s[:, 0], s[:, 0], s[:, 1], s[:, 2], s[:, 0], r, s[:, 3])
     s = _bin_weighted(y, p, np.ones_like(p) if w is None else w, bin_index(p, edges), k)
-    return Bins(edges, *(s[:, j] for j in range(8)))
+    return Bins(edges, *s.T)
 
 
 def ece(b: Bins) -> float:
@@ -380,11 +370,10 @@ def null_ece(
     edges: Floats,
     n_draws: int,
     rng: np.random.Generator,
-    exact: int = 200,
 ) -> Floats:
     """ECE of `n_draws` simulated outcomes y* ~ Bernoulli(p): the noise floor.
 
-    Bins of fewer than `exact` rows are simulated row by row, the others by the normal limit of
+    Bins of fewer than 200 rows are simulated row by row, the others by the normal limit of
     their sum, so that the cost of a draw does not depend on n.
 
     Parameters
@@ -398,9 +387,9 @@ def null_ece(
     for first, last in zip(at[:-1], at[1:], strict=True):
         rows = slice(first, last)
         v = value[rows]
-        if last - first < exact:
+        if last - first < _EXACT:
             size = np.maximum(np.rint(weight[rows] ** 2 / weight2[rows]), 1.0).astype(np.int64)
-            if size.sum() < exact:
+            if size.sum() < _EXACT:
                 _add_rows(out, v, size, weight[rows] / size, rng)
                 continue
         out += np.abs(rng.standard_normal(n_draws)) * np.sqrt(_spread(v, weight2[rows]))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from causalrm.calibration._kernels_fit import logistic
+from causalrm.calibration._kernels_fit import EPS, logistic, logit
 from causalrm.calibration._kernels_rank import Ties, segment_sums
 from causalrm.core.kernel import kernel
 
@@ -21,7 +21,6 @@ Ints = NDArray[np.int64]
 
 _FEW = 20.0  # cells of fewer rows are simulated row by row
 _FITTED = 3.0  # parameters of the direction: two of a logistic curve, and what is added to it
-_EPS = 1e-6  # scores are clipped to it where the direction of the path needs a logit
 
 
 # --- cells -------------------------------------------------------------------------------------
@@ -46,36 +45,28 @@ def cells(t: Ties, n_cells: int = 200, edges: Floats | None = None) -> Cells:
     elif t.positive2 is t.positive and float(segment_sums(np.array([0, k]), t.weight)[0]) == k:
         at = np.arange(n_cells) * k // n_cells  # every score stands alone
     else:
-        each = t.negative + t.positive
-        middle = np.cumsum(each)
+        middle = np.cumsum(t.weight)
         total = middle[-1]
-        middle -= 0.5 * each  # so that a heavy score has a cell of its own
+        middle -= 0.5 * t.weight  # so that a heavy score has a cell of its own
         at = np.searchsorted(middle, np.arange(1, n_cells) / n_cells * total)
     if edges is not None:
         at = np.concatenate((at, np.searchsorted(t.value, edges[1:-1])))
     at = np.unique(np.concatenate((at, [0, k]))).astype(np.int64)
-    weight = segment_sums(at, t.negative + t.positive)
-    mean = segment_sums(at, (t.negative + t.positive) * t.value) / weight
+    weight = segment_sums(at, t.weight)
+    mean = segment_sums(at, t.weight * t.value) / weight
     positive = segment_sums(at, t.positive)
-    weight2 = weight
-    if t.positive2 is not t.positive:
-        weight2 = segment_sums(at, t.negative2 + t.positive2)
+    weight2 = segment_sums(at, t.weight2)
     return Cells(t.value[at[:-1]], mean, weight, weight2, positive - weight * mean)
 
 
 def node_cells(t: Ties, nodes: int) -> Cells:
     """Cells around the nodes 0, 1/nodes, ..., 1, empty ones included, for smooth ECE."""
-    size = nodes + 1
     at = np.searchsorted(t.value, (np.arange(nodes) + 0.5) / nodes)
     at = np.concatenate(([0], at, [t.value.shape[0]]))
-    each = t.negative + t.positive
-    weight = segment_sums(at, each)
-    weight2 = weight
-    if t.positive2 is not t.positive:
-        weight2 = segment_sums(at, t.negative2 + t.positive2)
-    residual = segment_sums(at, t.positive) - segment_sums(at, each * t.value)
-    p = np.arange(size) / nodes
-    return Cells(np.maximum(p - 0.5 / nodes, 0.0), p, weight, weight2, residual)
+    residual = segment_sums(at, t.positive) - segment_sums(at, t.weight * t.value)
+    p = np.arange(nodes + 1) / nodes
+    lower = np.maximum(p - 0.5 / nodes, 0.0)
+    return Cells(lower, p, segment_sums(at, t.weight), segment_sums(at, t.weight2), residual)
 
 
 def direction(c: Cells, smoother: Floats | None = None) -> Floats:
@@ -85,15 +76,16 @@ def direction(c: Cells, smoother: Floats | None = None) -> Floats:
     James and Stein's positive part over ten groups of equal weight. A noisy direction would
     spread the gap over all scores, and the intervals would be too high.
     """
-    z = np.log(np.clip(c.p, _EPS, 1 - _EPS) / (1 - np.clip(c.p, _EPS, 1 - _EPS)))
+    z = logit(c.p, EPS)[0]
     positive = np.clip(c.residual + c.weight * c.p, 0.0, c.weight)
     negative = c.weight - positive
-    columns: tuple[tuple[Floats | None, ...], ...] = ((None, z), (None,))
     fitted = c.p
-    for choice in columns:
-        fit = logistic(choice, negative, positive, inference=False)
+    # the mean alone where a slope is not identified
+    curves: tuple[tuple[Floats | None, ...], ...] = ((None, z), (None,))
+    for columns in curves:
+        fit = logistic(columns, negative, positive, inference=False)
         if fit.status == "ok":
-            slope = fit.coef[1] * z if len(choice) == 2 else 0.0
+            slope = fit.coef[1] * z if len(columns) == 2 else 0.0
             fitted = np.asarray(np.broadcast_to(expit(fit.coef[0] + slope), c.p.shape))
             break
     gap = fitted - c.p

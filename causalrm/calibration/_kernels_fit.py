@@ -16,6 +16,9 @@ _BLOCK = 1 << 13
 _REACH = 1e-3  # a column of a smaller range says nothing about a coefficient
 _CELLS = 8192
 
+EPS = 1e-6
+"""Scores are clipped to [EPS, 1 - EPS] where a measure needs their logit; the count is told."""
+
 
 def logit(p: Floats, eps: float = 0.0) -> tuple[Floats, int]:
     """log(p/(1-p)) of scores clipped to [eps, 1-eps], and how many rows were clipped."""
@@ -39,7 +42,6 @@ class Logistic:
     coef: Floats  # (k,)
     cov: Floats  # (k, k), inverse information
     cov_robust: Floats  # (k, k), sandwich
-    n_iter: int
     status: str
 
 
@@ -187,23 +189,23 @@ def _newton(
     offset: Floats | None,
     coef: Floats,
     squares: tuple[Floats, Floats] | None,
-) -> tuple[Floats, Floats, Floats, int, str]:
+) -> tuple[Floats, Floats, Floats, str]:
     data = (columns, negative, positive, offset)
     value, score, info, meat = _sums(*data, coef, squares, False)
     weight = float(negative.sum() + positive.sum())
-    for n_iter in range(1, 61):
+    for _ in range(60):
         scale = np.sqrt(np.diag(info))
         if not (scale > 0.0).all():
-            return coef, info, meat, n_iter, "separated"
+            return coef, info, meat, "separated"
         scaled = info / np.outer(scale, scale)
         if np.linalg.eigvalsh(scaled)[0] < 1e-11:
-            return coef, info, meat, n_iter, "singular"
+            return coef, info, meat, "singular"
         step = np.linalg.solve(scaled, score / scale) / scale
         gain = float(score @ step)  # twice the log-likelihood still to be had
         if gain <= 1e-12 * weight:
             # A step that moves linear predictors by 1e-6 or less leaves an error of its square;
             # the sums at its start serve for the covariance.
-            return coef + step, info, meat, n_iter, "ok"
+            return coef + step, info, meat, "ok"
         if np.isnan(value):
             value = _sums(*data, coef, None, True)[0]
         length = 1.0
@@ -214,7 +216,7 @@ def _newton(
                 break
             length *= 0.5
         coef, (value, score, info, meat) = trial, new
-    return coef, info, meat, n_iter, "separated"
+    return coef, info, meat, "separated"
 
 
 def logistic(
@@ -249,26 +251,26 @@ def logistic(
     nothing = np.full((k, k), np.nan)
     n0, n1 = float(negative.sum()), float(positive.sum())
     if n0 <= 0.0 or n1 <= 0.0:
-        return Logistic(nothing[0], nothing, nothing, 0, "separated")
+        return Logistic(nothing[0], nothing, nothing, "separated")
     ends = [(float(c.min()), float(c.max())) for c in columns if c is not None]
     if len(ends) == k:  # no intercept: the distance from 0 counts
         ends = [(min(low, 0.0), max(high, 0.0)) for low, high in ends]
     if any(high - low < _REACH for low, high in ends):
-        return Logistic(nothing[0], nothing, nothing, 0, "singular")
+        return Logistic(nothing[0], nothing, nothing, "singular")
     start = np.zeros(k)
     if negative.shape[0] > 4 * _CELLS:
         small = _aggregate(columns, negative, positive, offset)
         start, *_, status = _newton(*small, start, None)
         if status != "ok":
             start = np.zeros(k)
-    coef, info, meat, n_iter, status = _newton(columns, negative, positive, offset, start, squares)
+    coef, info, meat, status = _newton(columns, negative, positive, offset, start, squares)
     if status == "ok" and _separated(columns, negative, positive, offset, coef):
         status = "separated"
     if status != "ok":
-        return Logistic(nothing[0], nothing, nothing, n_iter, status)
+        return Logistic(nothing[0], nothing, nothing, status)
     bread = np.linalg.inv(info)
     robust = bread @ meat @ bread if inference else nothing
-    return Logistic(coef, bread, robust, n_iter, status)
+    return Logistic(coef, bread, robust, status)
 
 
 def _separated(

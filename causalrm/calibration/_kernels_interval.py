@@ -46,7 +46,7 @@ def _entropy(q: float) -> float:
 
 @kernel
 def _corp(kind: int, v: Floats, weight: Floats, p: Floats, stack: Floats) -> float:
-    # `stack` (3, K): end of block, its weight, its sum of outcomes.
+    # `stack` (2, K): weight of a block, its sum of outcomes.
     top = -1
     total = 0.0
     ones = 0.0
@@ -443,7 +443,6 @@ def invert(t: Statistic, level: float = 0.95) -> Inverted:
         return at_point(c)[:2]
 
     less, null = shares(0.0)
-
     least = 0.5 / t.noise0.shape[0]
 
     def score(share: float) -> float:

@@ -32,6 +32,11 @@ class Ties:
         """Weight at each score."""
         return np.asarray(self.negative + self.positive)
 
+    @property
+    def weight2(self) -> Floats:
+        """Squared weight at each score."""
+        return np.asarray(self.negative2 + self.positive2)
+
 
 @kernel
 def _ties_packed(key: Ints, negative: Floats, positive: Floats) -> int:
@@ -328,21 +333,19 @@ def corp(t: Ties, fit: Isotonic, log_score: bool = False) -> Corp:
 
 @dataclass(frozen=True)
 class Cumulative:
-    """Range (Kuiper) and maximum (Kolmogorov-Smirnov) of the cumulative differences.
+    """Range of the cumulative differences (Kuiper), on the scale of probabilities.
 
-    `range` and `maximum` are on the scale of probabilities; `sigma` is the standard deviation
-    that the end of the curve has under perfect calibration.
+    `sigma` is the standard deviation that the end of the curve has under perfect calibration.
     """
 
     range: float
-    maximum: float
     sigma: float
 
 
 @kernel
 def _cumulative(
     value: Floats, negative: Floats, positive: Floats, negative2: Floats, positive2: Floats
-) -> tuple[float, float, float, float]:
+) -> tuple[float, float]:
     high, low, curve, var, total = 0.0, 0.0, 0.0, 0.0, 0.0
     for k in range(value.shape[0]):
         v = value[k]
@@ -351,13 +354,12 @@ def _cumulative(
         low = min(low, curve)
         var += (negative2[k] + positive2[k]) * v * (1.0 - v)
         total += negative[k] + positive[k]
-    return high / total, low / total, np.sqrt(var) / total, total
+    return high / total - low / total, np.sqrt(var) / total
 
 
 def cumulative(t: Ties) -> Cumulative:
     """Cumulative sum of w (y-p) over the sorted scores, read between ties, start included."""
-    high, low, sigma, _ = _cumulative(t.value, t.negative, t.positive, t.negative2, t.positive2)
-    return Cumulative(high - low, max(high, -low), sigma)
+    return Cumulative(*_cumulative(t.value, t.negative, t.positive, t.negative2, t.positive2))
 
 
 def brownian_range_sf(x: float) -> float:

@@ -213,16 +213,15 @@ def multicalibration_audit(
             "depth or bins."
         )
 
-    def studentised(mask: NDArray[np.bool_]) -> tuple[float, Floats]:
+    def summed(mask: NDArray[np.bool_]) -> tuple[float, Floats]:
         sums = np.bincount(unit[mask], r[mask], size)
-        mean = sums.sum()
-        return float(mean), sums
+        return float(sums.sum()), sums
 
     ranked = list(segments)
     if holdout > 0.0:
         strength = {}
         for text, mask in segments.items():
-            total, sums = studentised(mask & search)
+            total, sums = summed(mask & search)
             error = math.sqrt(float(sums @ sums))
             strength[text] = abs(total) / error if error > 0.0 else 0.0
         ranked = sorted(strength, key=lambda text: -strength[text])[:n_segments]
@@ -230,7 +229,7 @@ def multicalibration_audit(
     rows = []
     for text in ranked:
         mask = segments[text] & test
-        total, sums = studentised(mask)
+        total, sums = summed(mask)
         mass = float(w[mask].sum())
         if not mass > 0.0 or not (sums != 0.0).any():
             continue
@@ -239,11 +238,14 @@ def multicalibration_audit(
         error = math.sqrt(float(sums @ sums))
         contributions.append(sums / error)
         rows.append([text, int(mask.sum()), total / mass, error / mass, total / error])
-    peaks = np.zeros(n_boot)
-    stack = np.array(contributions)
+    if not rows:
+        raise DataError(
+            "Expected held-out rows with a weight and y - p other than 0 in at least one of "
+            f"{len(ranked)} segments, but there are none: nothing can be tested."
+        )
     groups = min(size, 2000)
     bucket = draws.permutation(size) % groups
-    folded = np.array([np.bincount(bucket, c, groups) for c in stack])
+    folded = np.array([np.bincount(bucket, c, groups) for c in contributions])
     z = draws.standard_normal((n_boot, groups)) @ folded.T
     peaks = np.abs(z).max(axis=1)
     critical = float(np.quantile(peaks, level))
@@ -254,7 +256,6 @@ def multicalibration_audit(
     found["conf_high"] = found["estimate"] + critical * found["std_error"]
     over = (peaks[:, None] >= np.abs(t)).sum(axis=0)
     found["p_adjusted"] = (over + 1) / (n_boot + 1)
-    found = found.sort_values("p_adjusted", kind="stable")
     found = found.iloc[np.lexsort((-np.abs(found["statistic"]), found["p_adjusted"]))]
     return AuditResult(
         call={

@@ -69,8 +69,7 @@ class Comparison(Result):
             section(self.scores, "Scores"),
             section(self.to_frame(level).drop(columns="statistic"), "Differences", self.level),
             Section("Difference of the Brier scores", rows=drives),
-            Section("Assumptions", rows=tuple(a._row() for a in self.assumptions)),
-            Section("Warnings", rows=tuple((str(i), w) for i, w in enumerate(self.warnings, 1))),
+            *self._remarks(),
         )
         return Table("Comparison of scores", sections)
 
@@ -181,7 +180,7 @@ def _build(sets: dict[str, Scored], level: float, clustered: bool) -> Comparison
         {
             "score": list(sets),
             **{m.name: [m.value(s) for s in sets.values()] for m in (*_SMOOTH, *_NORMS)},
-            "dsc": [est.dsc_value(s) for s in sets.values()],
+            "dsc": [s.corp().dsc for s in sets.values()],
         }
     )
     first = next(iter(sets.values()))

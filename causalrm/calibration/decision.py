@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from causalrm.calibration import _kernels_rank as rank
-from causalrm.calibration.measures import Options, documented
+from causalrm.calibration.measures import Options, documented, rows_and_level
 from causalrm.calibration.scored import Scored
 from causalrm.core.errors import DataError
 from causalrm.core.inference import quantile
-from causalrm.core.result import Estimate, check_level
+from causalrm.core.result import Estimate
 
 
 def decision_frame(s: Scored, thresholds: ArrayLike, level: float) -> pd.DataFrame:
@@ -75,10 +75,8 @@ def decision_curve(
     Vickers, A. J., and Elkin, E. B. (2006). Decision curve analysis. Medical Decision Making
     26, 565-574. doi:10.1177/0272989X06295361.
     """
-    rest: dict[str, Any] = dict(options)
-    level = check_level(rest.pop("level", 0.95))
-    t = np.arange(1, 100) / 100 if thresholds is None else thresholds
-    return decision_frame(Scored(y, p, **rest), t, level)
+    s, level = rows_and_level(y, p, options)
+    return decision_frame(s, np.arange(1, 100) / 100 if thresholds is None else thresholds, level)
 
 
 @documented

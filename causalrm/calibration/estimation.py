@@ -229,7 +229,7 @@ def _logistic(name: str, slope: bool, null: float) -> Smooth:
         return float(found.cov_robust[at, at]) * size / max(size - 1.0 - slope, 1.0)
 
     def psi(s: Scored) -> Floats:
-        return s.logistic_psi(slope, s.logistic(slope))[:, at]
+        return s.logistic_psi(slope)[:, at]
 
     return Smooth(name, value, variance, psi, null=null)
 
@@ -354,11 +354,6 @@ MCB_LOG = Norm(
 # --- DSC and UNC -------------------------------------------------------------------------------
 
 
-def dsc_value(s: Scored) -> float:
-    """DSC of the Brier score alone."""
-    return s.corp().dsc
-
-
 def dsc(s: Scored, level: float, log_score: bool = False) -> Found:
     """Discrimination part of the score.
 
@@ -413,8 +408,7 @@ def unc(s: Scored, level: float, log_score: bool = False) -> Found:
 
 def spiegelhalter(s: Scored, level: float) -> Found:
     """Spiegelhalter's z; the variance is that of the design where rows are not independent."""
-    found = k.spiegelhalter(s.y, s.p, s.w)
-    z, reason = found.z, ""
+    z, reason = k.spiegelhalter(s.y, s.p, s.w), ""
     if math.isnan(z):
         reason = "every score is 0, 0.5 or 1"
     elif not s.independent:
@@ -432,7 +426,6 @@ def spiegelhalter(s: Scored, level: float) -> Found:
 SMOOTH: tuple[Smooth, ...] = (
     PREVALENCE, MEAN_SCORE, OBSERVED_EXPECTED, LARGE, SLOPE, AUC, BRIER, SCALED_BRIER, LOG_LOSS,
 )  # fmt: skip
-NORMS: tuple[Norm, ...] = (ECE, SQUARED, SMOOTH_ECE, ICI, E50, E90, EMAX, ECCE, MCB)
 ORDER: tuple[Callable[[Scored, float], Found], ...] = (
     PREVALENCE, MEAN_SCORE, OBSERVED_EXPECTED, LARGE, SLOPE, spiegelhalter, ECE, SQUARED,
     SMOOTH_ECE, ICI, E50, E90, EMAX, ECCE, AUC, BRIER, SCALED_BRIER, LOG_LOSS, MCB, dsc, unc,

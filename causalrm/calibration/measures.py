@@ -110,15 +110,20 @@ def documented[F: Callable[..., Any]](function: F) -> F:
     return function
 
 
-def _run(
-    measure: Callable[[Scored, float], est.Found], y: ArrayLike, p: ArrayLike, options: Options
-) -> Estimate:
+def rows_and_level(y: ArrayLike, p: ArrayLike, options: Options) -> tuple[Scored, float]:
+    """Check rows and options; return the rows and the level."""
     rest: dict[str, Any] = dict(options)
     unknown = sorted(set(rest) - set(Options.__annotations__))
     if unknown:
         raise TypeError(f"Unexpected argument {unknown[0]!r}.")
     level = check_level(rest.pop("level", 0.95))
-    found = measure(Scored(y, p, **rest), level)
+    return Scored(y, p, **rest), level
+
+
+def _run(
+    measure: Callable[[Scored, float], est.Found], y: ArrayLike, p: ArrayLike, options: Options
+) -> Estimate:
+    found = measure(*rows_and_level(y, p, options))
     if found.reason:
         warn(f"{found.estimate.name}: {found.reason}.")
     return found.estimate
@@ -491,9 +496,7 @@ def corp(y: ArrayLike, p: ArrayLike, *, score: str = "brier", **options: Unpack[
     """
     if score not in ("brier", "log"):
         raise DataError(f"score must be 'brier' or 'log'; got {score!r}.")
-    rest: dict[str, Any] = dict(options)
-    level = check_level(rest.pop("level", 0.95))
-    parts, reasons = corp_of(Scored(y, p, **rest), level, score == "log")
+    parts, reasons = corp_of(*rows_and_level(y, p, options), score == "log")
     for reason in reasons:
         warn(reason)
     return parts
@@ -529,15 +532,7 @@ def noise_floor_of(s: Scored, level: float) -> NoiseFloor:
     """Noise floor of the ECE; rows are independent given their scores."""
     t = s.ties
     observed = k.ece(s.bins)
-    each = t.weight
-    draws = k.null_ece(
-        t.value,
-        each,
-        each if t.positive2 is t.positive else t.negative2 + t.positive2,
-        s.edges,
-        max(s.n_boot, 100),
-        s.generator(3),
-    )
+    draws = k.null_ece(t.value, t.weight, t.weight2, s.edges, max(s.n_boot, 100), s.generator(3))
     expected = float(draws.mean())
     p_value = float((np.count_nonzero(draws >= observed - 1e-12) + 1) / (draws.size + 1))
     upper = float(np.quantile(draws, level))
@@ -562,6 +557,4 @@ def noise_floor(y: ArrayLike, p: ArrayLike, **options: Unpack[Options]) -> Noise
     >>> floor.observed > floor.expected
     False
     """
-    rest: dict[str, Any] = dict(options)
-    level = check_level(rest.pop("level", 0.95))
-    return noise_floor_of(Scored(y, p, **rest), level)
+    return noise_floor_of(*rows_and_level(y, p, options))

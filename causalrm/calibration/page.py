@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from causalrm.core.format import percent, text_of_p
+from causalrm.core.format import percent, text_of_p, text_of_test
 from causalrm.core.table import Section, Table
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _short(report: CalibrationReport) -> str:
                   "the scores are too timid", "neither clearly too extreme nor too timid")),
         ("How large is the gap?", "ece", "ECE",
          f"calibrated scores would show {floor['expected']:.3f} by chance "
-         f"(p {_p(floor['p_value'])})"),
+         f"({text_of_test(floor['p_value'])})"),
         ("What does it cost?", "brier", "Brier score",
          f"recalibration could take off at most some {mcb:.3f} (MCB)"),
         ("Does it rank well?", "auc", "AUC",
@@ -233,8 +233,3 @@ def _reading(report: CalibrationReport, term: str, below: str, above: str, neith
     if value["conf_high"] < 1.0:
         return below
     return above if value["conf_low"] > 1.0 else neither
-
-
-def _p(p: float) -> str:
-    text = text_of_p(p)
-    return text if text.startswith("<") else f"= {text}"

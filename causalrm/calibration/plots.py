@@ -61,7 +61,7 @@ class CalibrationPlots:
         alone = ax is None
         ax = plotting.axes(ax, height=5.8)
         every = r.curve[r.curve["group"] == "all"]
-        ax.plot([0, 1], [0, 1], color=plotting.GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        plotting.diagonal(ax)
         shown = percent(r.level)
         if every["band_low"].notna().all():
             plotting.band(

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from sklearn.base import BaseEstimator, clone
 
 from causalrm.calibration import _kernels as k
@@ -70,9 +71,7 @@ class Recalibrator(BaseEstimator):  # type: ignore[misc]
 
     def predict(self, p: ArrayLike) -> Floats:
         """Return the recalibrated probability of outcome 1, shape (n,)."""
-        if not hasattr(self, "classes_"):
-            raise NotFittedError(f"This {type(self).__name__} is not fitted; call fit first.")
-        return self._map(_check_new(p))
+        return self._map(self._scores(p))
 
     def predict_proba(self, p: ArrayLike) -> Floats:
         """Return the probabilities of both outcomes, shape (n, 2)."""
@@ -93,16 +92,18 @@ class Recalibrator(BaseEstimator):  # type: ignore[misc]
     @abstractmethod
     def _map(self, p: Floats) -> Floats: ...
 
-    def _fail(self, status: str) -> None:
+    def _scores(self, p: ArrayLike) -> Floats:
+        """Check new scores, and that there is a map for them."""
+        if not hasattr(self, "classes_"):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted; call fit first.")
+        return _check_new(p)
+
+    def _require(self, status: str) -> None:
         if status != "ok":
             raise IdentificationError(
                 f"{type(self).__name__} cannot be fitted: {_WHY[status]}. Use more rows, or "
                 "another recalibrator such as HistogramBinning."
             )
-
-
-def _sides(y: Floats, w: Floats | None) -> tuple[Floats, Floats]:
-    return (1.0 - y, y) if w is None else (w * (1.0 - y), w * y)
 
 
 def _compact(y: Floats, p: Floats, w: Floats | None) -> tuple[Floats, Floats, Floats]:
@@ -111,7 +112,7 @@ def _compact(y: Floats, p: Floats, w: Floats | None) -> tuple[Floats, Floats, Fl
     if p.size > head.size and np.unique(head).size < head.size // 8:
         t = rank.ties(y, p, w)
         return t.value, t.negative, t.positive
-    return p, *_sides(y, w)
+    return (p, 1.0 - y, y) if w is None else (p, w * (1.0 - y), w * y)
 
 
 class TemperatureScaling(Recalibrator):
@@ -146,12 +147,12 @@ class TemperatureScaling(Recalibrator):
         value, negative, positive = _compact(y, p, w)
         z, self.n_clipped_ = fit.logit(value, self.eps)
         found = fit.logistic((z,), negative, positive, inference=False)
-        self._fail(found.status)
+        self._require(found.status)
         self.slope_ = float(found.coef[0])
         self.temperature_ = 1.0 / self.slope_ if self.slope_ else np.inf
 
     def _map(self, p: Floats) -> Floats:
-        return _expit(self.slope_ * fit.logit(p, self.eps)[0])
+        return np.asarray(expit(self.slope_ * fit.logit(p, self.eps)[0]))
 
 
 class PlattScaling(Recalibrator):
@@ -186,11 +187,11 @@ class PlattScaling(Recalibrator):
         value, negative, positive = _compact(y, p, w)
         z, self.n_clipped_ = fit.logit(value, self.eps)
         found = fit.logistic((None, z), negative, positive, inference=False)
-        self._fail(found.status)
+        self._require(found.status)
         self.intercept_, self.slope_ = (float(c) for c in found.coef)
 
     def _map(self, p: Floats) -> Floats:
-        return _expit(self.intercept_ + self.slope_ * fit.logit(p, self.eps)[0])
+        return np.asarray(expit(self.intercept_ + self.slope_ * fit.logit(p, self.eps)[0]))
 
 
 class BetaCalibration(Recalibrator):
@@ -218,12 +219,12 @@ class BetaCalibration(Recalibrator):
         value, negative, positive = _compact(y, p, w)
         self.n_clipped_ = fit.beta_columns(p, self.eps)[2]
         coef, status = fit.beta_fit(value, negative, positive, self.eps)
-        self._fail(status)
+        self._require(status)
         self.a_, self.b_, self.c_ = (float(c) for c in coef)
 
     def _map(self, p: Floats) -> Floats:
         first, second, _ = fit.beta_columns(p, self.eps)
-        return _expit(self.c_ + self.a_ * first + self.b_ * second)
+        return np.asarray(expit(self.c_ + self.a_ * first + self.b_ * second))
 
 
 class IsotonicCalibration(Recalibrator):
@@ -334,14 +335,8 @@ class VennAbers(Recalibrator):
 
     def predict_interval(self, p: ArrayLike) -> tuple[Floats, Floats]:
         """Return the lower and the upper probability, each of shape (n,)."""
-        self.predict([])
-        return fit.venn_abers_predict(self._fitted, _check_new(p))
-
-
-def _expit(eta: Floats) -> Floats:
-    from scipy.special import expit
-
-    return np.asarray(expit(eta))
+        score = self._scores(p)
+        return fit.venn_abers_predict(self._fitted, score)
 
 
 def crossfit(

@@ -145,17 +145,14 @@ class CalibrationReport(Result):
             key = frame[frame["term"].isin(KEY)]
             some = self.contrasts[self.contrasts["term"].isin(KEY)].reset_index(drop=True)
             usual = ["group", *shown[:2], "conf_low", "conf_high"]
-            sections.append(section(self.groups, "Groups"))
-            sections.append(
-                section(key[usual].reset_index(drop=True), "Measures by group", self.level)
-            )
-            sections.append(
-                section(some[[*usual, "p_adjusted"]], "Group less the rest", self.level)
-            )
+            sections += [
+                section(self.groups, "Groups"),
+                section(key[usual].reset_index(drop=True), "Measures by group", self.level),
+                section(some[[*usual, "p_adjusted"]], "Group less the rest", self.level),
+            ]
         sections += [
             Section("Data", rows=tuple(self._fit_lines(self.level))),
-            Section("Assumptions", rows=tuple(a._row() for a in self.assumptions)),
-            Section("Warnings", rows=tuple((str(i), w) for i, w in enumerate(self.warnings, 1))),
+            *self._remarks(),
         ]
         notes = (
             "Measures of the size of the gap (ece to ecce, mcb) are biased upwards; their "

@@ -21,8 +21,7 @@ from causalrm.core.random import RNG, resolve, spawn
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-EPS = 1e-6
-"""Scores are clipped to [EPS, 1 - EPS] where a measure needs their logit; the count is told."""
+EPS = fit.EPS
 
 
 def _vector(values: ArrayLike, name: str) -> Floats:
@@ -223,10 +222,8 @@ class Scored:
             return np.asarray(self._bins, dtype=np.float64)
         if self._strategy == "width":
             return k.equal_edges(self._bins)
-        each = self.ties.negative + self.ties.positive
-        if each.size == self.n and self.w is None:
-            return k.quantile_edges(self.ties.value, self._bins)
-        return k.quantile_edges(self.ties.value, self._bins, each)
+        alone = self.w is None and self.ties.value.size == self.n
+        return k.quantile_edges(self.ties.value, self._bins, None if alone else self.ties.weight)
 
     @cached_property
     def bins(self) -> k.Bins:
@@ -291,11 +288,11 @@ class Scored:
         )
         return found
 
-    def logistic_psi(self, slope: bool, found: fit.Logistic) -> Floats:
+    def logistic_psi(self, slope: bool) -> Floats:
         """Influence values of the recalibration's coefficients."""
         z = fit.logit(self.p, EPS)[0]
         columns, offset = ((None, z), None) if slope else ((None,), z)
-        return fit.logistic_influence(columns, self.y, self.w, offset, found)
+        return fit.logistic_influence(columns, self.y, self.w, offset, self.logistic(slope))
 
     # --- cells and simulated samples ----------------------------------------------------------
 

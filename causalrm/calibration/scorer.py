@@ -211,7 +211,7 @@ class RiskScorer:
 
         status = cells("status").astype(np.uint8)
         reasons, failed = cells("reason"), (status != 0).argmax(1)
-        design = pd.DataFrame([{**style} for style in self._styles for _ in self._last])
+        design = pd.DataFrame([style for style in self._styles for _ in self._last])
         name = "choices" if self.mode == MODES[0] else "replicate"
         shown = [" | ".join(x) if isinstance(x, tuple) else x for x in self._last]
         design[name] = shown * len(self._styles)

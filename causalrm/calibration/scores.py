@@ -14,6 +14,7 @@ import pandas as pd
 
 from causalrm.calibration.task import RiskTask, read_json
 from causalrm.core.errors import DataError
+from causalrm.core.format import number
 from causalrm.core.result import versions
 from causalrm.core.store import decode, encode
 from causalrm.core.table import Section, Table
@@ -196,17 +197,20 @@ class RiskScores:
         width, mass = frame["upper"] - frame["lower"], frame["mass"]
         facts = [
             ("scored rows", f"{len(p)}"),
-            ("mean score", _text(p.mean())),
+            ("mean score", number(p.mean(), 4)),
             ("scores of exactly 0; 1", f"{int((p == 0).sum())}; {int((p == 1).sum())}"),
             ("distinct scores", f"{p.nunique()}"),
-            ("width of bounds: mean; largest", f"{_text(width.mean())}; {_text(width.max())}"),
+            (
+                "width of bounds: mean; largest",
+                f"{number(width.mean(), 4)}; {number(width.max(), 4)}",
+            ),
         ]
         if mass.notna().any():
             low = int((mass < 0.1).sum())
-            facts.append(("listed mass: mean; rows below .1", f"{_text(mass.mean())}; {low}"))
+            facts.append(("listed mass: mean; rows below .1", f"{number(mass.mean(), 4)}; {low}"))
         unstable = frame["instability"].dropna()
         if len(unstable):
-            text = f"{_text(unstable.mean())}; {_text(unstable.max())}"
+            text = f"{number(unstable.mean(), 4)}; {number(unstable.max(), 4)}"
             facts.append(("instability: mean; largest", text))
         statuses = [(s, str(counts[s]), f"{counts[s] / n:.1%}") for s in STATUS if counts[s]]
         sections = [
@@ -272,7 +276,3 @@ def _mean(values: Floats, where: npt.NDArray[np.bool_]) -> Floats:
     total = np.where(where, values, 0.0).sum(1)
     mean: Floats = np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
     return mean
-
-
-def _text(value: float) -> str:
-    return "" if value != value else f"{value:.4f}"

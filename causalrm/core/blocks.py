@@ -61,6 +61,12 @@ def length(block: Block) -> int:
     return len(next(iter(block.values())))
 
 
+def pieces(columns: Block) -> Iterator[tuple[int, Block]]:
+    """Give the first row number and the columns of each block of rows held in memory."""
+    for start in range(0, length(columns), BLOCK):
+        yield start, {name: c[start : start + BLOCK] for name, c in columns.items()}
+
+
 def _span(columns: Block, start: int, stop: int, function: Function, args: tuple[Any, ...]) -> Sums:
     out: Sums | None = None
     for a in range(start, stop, BLOCK):

@@ -31,18 +31,6 @@ _LONGEST = 100_000  # characters of a formula
 # ------------------------------------------------------------------------- reading
 
 
-def check_expression(expression: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Check one factor of a formula: the columns it uses, and its functions that learn from rows.
-
-    Raises
-    ------
-    DataError
-        For anything but column names, arithmetic, comparisons and the listed functions.
-    """
-    read = Expression(expression, names)
-    return list(read.columns), list(read.learns)
-
-
 def formula_text(formula: str | Sequence[str], role: str) -> str:
     """A right-hand side as text; a list of column names becomes their sum."""
     if isinstance(formula, str):
@@ -458,6 +446,4 @@ def encode_new(
     return source, rows
 
 
-__all__ = [
-    "Design", "Formulas", "check_expression", "encode_new", "formula_text", "prepare",
-]  # fmt: skip
+__all__ = ["Design", "Formulas", "encode_new", "formula_text", "prepare"]

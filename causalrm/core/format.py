@@ -19,6 +19,12 @@ def text_of_p(p: float) -> str:
     return "" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def text_of_test(p: float) -> str:
+    """Return a p-value as a sentence has it: ``p = 0.003``, ``p <0.001``."""
+    text = text_of_p(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def text_of_numbers(values: Sequence[float], digits: int = 3) -> list[str]:
     """Format numbers that belong together; the second, a standard error, sets the decimals."""
     leading = values[1] if math.isfinite(values[1]) and values[1] else values[0]

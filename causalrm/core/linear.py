@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 
-from causalrm.core.blocks import Block, Rows
+from causalrm.core.blocks import Block, Rows, length
 from causalrm.core.design import Design
 from causalrm.core.errors import IdentificationError
 from causalrm.core.kernel import kernel
@@ -30,8 +30,8 @@ def pairs(m: int) -> list[tuple[int, int]]:
 class Predictors:
     """Linear predictors that may share designs.
 
-    Columns whose mean or scale would harm the arithmetic are centred and scaled inside; `raw` and
-    `raw_covariance` map back.
+    Columns whose mean or scale would harm the arithmetic are centred and scaled inside;
+    `transform` maps back.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Predictors:
 
     # ---------------------------------------------------------------- scaling and rank
 
-    def standardise(self, rows: Rows, names: Sequence[str], extra: str = "") -> None:
+    def standardise(self, rows: Rows, names: Sequence[str]) -> None:
         """Look at the Gram matrices once: choose scales, refuse singular designs.
 
         Parameters
@@ -76,17 +76,14 @@ class Predictors:
         rows : Rows
         names : sequence of str
             Names of the predictors for messages.
-        extra : str
-            A further remedy for the message.
         """
         if not self.unique:
             return
-        first = next(iter(rows.sample(1000).parts()))[1]
-        n0 = len(next(iter(first.values())))
+        first = rows.sample(1000).columns
         about: list[np.ndarray] = []
         size: list[np.ndarray] = []
         for d in self.unique:
-            x = d.encode(first, n0)
+            x = d.encode(first, length(first))
             m, s = x.mean(axis=1), x.std(axis=1)
             s = np.where(s > 0, s, np.where(m != 0, np.abs(m), 1.0))
             if d.has_intercept:
@@ -104,7 +101,7 @@ class Predictors:
             self.sd[i] = size[i] * np.sqrt(var)
             means = self.mean[i] = about[i] + size[i] * mean
             user = [name for name, w in zip(names, self.which, strict=True) if w == i]
-            _check_rank(gram, mean, d, user, extra)
+            _check_rank(gram, mean, d, user)
             sd = np.where(self.sd[i] > 0, self.sd[i], 1.0)
             if d.has_intercept and not self._without_intercept(i):
                 self.shift[i] = np.where(np.abs(means) > _STABLE * sd, means, 0.0)
@@ -282,7 +279,7 @@ def weighted_gram(x: np.ndarray, z: np.ndarray, w: np.ndarray, same: bool, out: 
 def _gram(
     block: Block, designs: list[Design], about: list[np.ndarray], size: list[np.ndarray]
 ) -> tuple[np.ndarray, ...]:
-    n = len(next(iter(block.values())))
+    n = length(block)
     out: list[np.ndarray] = []
     for d, m, s in zip(designs, about, size, strict=True):
         x = d.encode(block, n)
@@ -294,9 +291,7 @@ def _gram(
     return tuple(out)
 
 
-def _check_rank(
-    gram: np.ndarray, mean: np.ndarray, design: Design, users: Sequence[str], extra: str
-) -> None:
+def _check_rank(gram: np.ndarray, mean: np.ndarray, design: Design, users: Sequence[str]) -> None:
     """Raise when columns of a design are exact combinations of one another."""
     if design.has_intercept:
         centred = gram[1:, 1:] - np.outer(mean[1:], mean[1:])
@@ -321,7 +316,7 @@ def _check_rank(
         remedy = "Remove one of them, or centre a column that lies far from zero"
     raise IdentificationError(
         f"Expected linearly independent columns in the formula of {where} ({design.formula!r}), "
-        f"but {what} ({len(names)} of {len(terms)} columns involved). {remedy}.{extra}"
+        f"but {what} ({len(names)} of {len(terms)} columns involved). {remedy}."
     )
 
 

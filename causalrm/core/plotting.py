@@ -83,13 +83,21 @@ def steps(
     return line
 
 
+_DASHED: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 3))}
+
+
 def reference(ax: Axes, *, x: float | None = None, y: float | None = None) -> None:
     """Draw a dashed line at a value that means 'no effect'."""
-    options: dict[str, Any] = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 3))}
     if x is not None:
-        ax.axvline(x, zorder=1, **options)
+        ax.axvline(x, zorder=1, **_DASHED)
     if y is not None:
-        ax.axhline(y, zorder=1, **options)
+        ax.axhline(y, zorder=1, **_DASHED)
+
+
+def diagonal(ax: Axes, end: float = 1.0) -> Line2D:
+    """Draw the dashed line from 0 to `end` on which what is shown would be right."""
+    (line,) = ax.plot([0, end], [0, end], **_DASHED)
+    return line
 
 
 def label(term: str) -> str:

@@ -21,11 +21,11 @@ import pandas as pd
 
 from causalrm.core import inference
 from causalrm.core.errors import DataError, IdentificationError
-from causalrm.core.format import percent, text_of_numbers, text_of_p
+from causalrm.core.format import percent, text_of_numbers, text_of_test
 from causalrm.core.store import decode, encode, public_class
 
 if TYPE_CHECKING:
-    from causalrm.core.table import Table
+    from causalrm.core.table import Section, Table
 
 SCHEMA = 1
 COLUMNS = ["term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"]
@@ -116,8 +116,7 @@ class Estimate:
         text = f"{self.name}: {est}"
         text += f", std. error {se}" if se else ""
         text += f", {percent(self.level)} interval [{low}, {high}]" if low and high else ""
-        p = text_of_p(self.p_value)
-        return text + (f", p {p}" if p.startswith("<") else f", p = {p}" if p else "")
+        return text if math.isnan(self.p_value) else f"{text}, {text_of_test(self.p_value)}"
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row with the columns of every result frame."""
@@ -145,10 +144,8 @@ class Test:
     __test__ = False  # not for pytest
 
     def __str__(self) -> str:
-        p = text_of_p(self.p_value)
         law = f"chi2({self.df})" if self.df_resid is None else f"F({self.df}, {self.df_resid:g})"
-        p = f"p {p}" if p.startswith("<") else f"p = {p}"
-        return f"{self.name}: {law} = {self.statistic:.2f}, {p}"
+        return f"{self.name}: {law} = {self.statistic:.2f}, {text_of_test(self.p_value)}"
 
 
 class Scale(NamedTuple):
@@ -246,10 +243,18 @@ class Result(ABC):
             Section(rows=(*head, ("Observations", f"{self.n_obs:,}"))),
             section(self.to_frame(level), "Coefficients", level),
             Section("Fit", rows=tuple(self._fit_lines(level))),
-            Section("Assumptions", rows=tuple(a._row() for a in self.assumptions)),
-            Section("Warnings", rows=tuple((str(i), w) for i, w in enumerate(self.warnings, 1))),
+            *self._remarks(),
         ]
         return Table(str(self.call.get("estimator", type(self).__name__)), tuple(sections))
+
+    def _remarks(self) -> tuple[Section, Section]:
+        """Return what every summary ends with: the assumptions and the warnings."""
+        from causalrm.core.table import Section
+
+        return (
+            Section("Assumptions", rows=tuple(a._row() for a in self.assumptions)),
+            Section("Warnings", rows=tuple((str(i), w) for i, w in enumerate(self.warnings, 1))),
+        )
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the result as JSON, and write it to `path` where one is given.

@@ -7,12 +7,11 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from os import PathLike
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
 from causalrm.core.errors import BackendError, DataError, warn
@@ -184,7 +183,7 @@ class Backend(ABC):
 
     def _connect(self) -> AbstractAsyncContextManager[Any]:
         """Open what the calls of one run share. Raise BackendError if that cannot work."""
-        return _nothing()
+        return nullcontext()
 
     def _count_tokens(self, request: Request) -> int:
         """Estimate the tokens of a prompt: four bytes each, and four for a message's frame."""
@@ -215,9 +214,8 @@ class Backend(ABC):
         _run_anywhere(run.main)
         for message in run.warnings:
             warn(message)
-        cached = [run.cached[key] for key in keys]
-        for i in np.flatnonzero(pd.Index(keys).duplicated()):
-            cached[i] = True
+        repeated = pd.Index(keys).duplicated().tolist()
+        cached = [run.cached[key] or again for key, again in zip(keys, repeated, strict=True)]
         replies = [run.replies[key] for key in keys]
         return frame(index, keys, replies, cached, self.name, choices, variants, decoding)
 
@@ -332,11 +330,6 @@ async def _renew(session: Session) -> None:
             session.renew()
         except sqlite3.OperationalError:
             pass  # the file is busy: the next renewal comes before the lease ends
-
-
-@asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    yield None
 
 
 def _run_anywhere(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

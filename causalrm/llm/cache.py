@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from causalrm.core.errors import BackendError
 from causalrm.llm.reply import Reply
@@ -78,8 +79,8 @@ class Cache:
         """
         n = 0
         with self.session() as session, open(path, "w", encoding="utf-8") as file:
-            for request, reply in session.records():
-                file.write(json.dumps({**json.loads(request), "reply": json.loads(reply)}) + "\n")
+            for record in session.records():
+                file.write(json.dumps(record) + "\n")
                 n += 1
         return n
 
@@ -112,9 +113,11 @@ class Session:
         self.warnings: list[str] = []
         self._claimed = False
 
-    def records(self) -> Iterator[tuple[str, str]]:
-        """Give all (request, reply), oldest first."""
-        yield from self.db.execute("SELECT request, reply FROM replies ORDER BY created, key")
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Give all requests with their `reply`, oldest first."""
+        rows = self.db.execute("SELECT request, reply FROM replies ORDER BY created, key")
+        for request, reply in rows:
+            yield {**json.loads(request), "reply": json.loads(reply)}
 
     def find(self, keys: Sequence[str]) -> dict[str, Reply]:
         """Look up many keys."""

@@ -167,14 +167,13 @@ class OpenAICompatible(Backend):
             reason = connection.mask(outcome.reason)
             if not outcome.retry or attempt > self.retries:
                 return Reply(error=reason, attempts=attempt, scope=outcome.scope)
-            delay = min(_LONGEST_DELAY, self.backoff * 2.0 ** (attempt - 1))
-            delay *= random.uniform(0.5, 1.0)
             if outcome.wait is not None:
                 if outcome.wait > _LONGEST_WAIT:
                     reason += f"; the service asks to wait {outcome.wait:.0f} s"
                     return Reply(error=reason, attempts=attempt, scope=outcome.scope)
                 self._limit.pause(outcome.wait)  # all requests wait, this one too
-            await asyncio.sleep(delay)
+            delay = min(_LONGEST_DELAY, self.backoff * 2.0 ** (attempt - 1))
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
 
     async def _attempt(self, request: Request, connection: _Connection) -> Reply | _Failure:
         openai = connection.openai

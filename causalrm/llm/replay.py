@@ -102,8 +102,7 @@ def _records(path: Path) -> Iterable[dict[str, Any]]:
             is_sqlite = file.read(16) == b"SQLite format 3\0"
         if is_sqlite:
             with Cache(path).session() as session:
-                records = list(session.records())
-            return [{**json.loads(request), "reply": json.loads(r)} for request, r in records]
+                return list(session.records())
         lines = path.read_text(encoding="utf-8").split("\n")
         return [_object(path, i, line) for i, line in enumerate(lines) if line.strip()]
     except (OSError, sqlite3.Error, UnicodeDecodeError) as error:

@@ -92,7 +92,7 @@ class SimulatedLanguageModel:
     ) -> None:
         self.order, self.tilt, self.seed = order, tilt, seed
         text = TEXT if text is None else text
-        words = sorted({piece for piece in _PIECES.findall(text)})
+        words = sorted(set(_PIECES.findall(text)))
         self.vocabulary = [bytes([i]) for i in range(256)]
         self.vocabulary += [w.encode() for w in words if len(w.encode()) > 1]
         self._index = {token: i for i, token in enumerate(self.vocabulary)}

@@ -139,7 +139,7 @@ class TransformersModel(Backend):
         return Reply(prompt_tokens=len(ids), latency=time.perf_counter() - start, **fields)
 
     def _score(self, ids: list[int], choices: Sequence[str]) -> dict[str, Any]:
-        torch, tokenizer, model, device = self._loaded
+        torch, tokenizer, _, _ = self._loaded
         following = self._logits(ids, 1)[-1]
         pairs: list[list[Any]] = []
         for choice in choices:

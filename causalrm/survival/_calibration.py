@@ -12,7 +12,7 @@ import pandas as pd
 from causalrm.core import inference
 from causalrm.core.errors import CausalRMWarning, DataError, IdentificationError, warn
 from causalrm.core.optimize import maximize
-from causalrm.core.result import Result, Test, check_level
+from causalrm.core.result import Result, Test, quantile
 from causalrm.core.table import Section, Table, section
 from causalrm.survival._evaluation import (
     CENSORING,
@@ -101,7 +101,7 @@ class Calibration(Result):
         frame = self.measures.copy()
         ratio = frame["term"].str.startswith("O:E").to_numpy()
         e, se = frame["estimate"].to_numpy(float), frame["std_error"].to_numpy(float)
-        z = inference.quantile(check_level(level), self.df_resid)
+        z = quantile(level, self.df_resid)
         with np.errstate(all="ignore"):
             x, width = np.where(ratio, np.log(e), e), np.where(ratio, se / e, se)
             ends = [np.where(ratio, np.exp(x + s * z * width), x + s * z * width) for s in (-1, 1)]

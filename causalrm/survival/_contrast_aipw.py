@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 from scipy import linalg
 from sklearn.base import clone
 
-from causalrm.core.blocks import BLOCK, Block, Rows
+from causalrm.core.blocks import Block, Rows, pieces
 from causalrm.core.design import encode_new, formula_text, prepare
 from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
 from causalrm.core.inference import by_cluster, invert_information
@@ -119,7 +118,7 @@ def fit_propensity(
         )
     names = [f"{a}: {t}" for a in treatment.labels[1:] for t in design.terms]
     optimum = maximize(
-        lambda b: _four(rows.total(_propensity_sums, predictors, b)),
+        lambda b: rows.total(_propensity_sums, predictors, b),
         np.zeros(predictors.n_params), max_iter=60,
     )  # fmt: skip
     if not optimum.converged or optimum.value > -1e-6 * rows.n_obs:
@@ -131,11 +130,6 @@ def fit_propensity(
         )
     bread = invert_information(-optimum.hessian, names)
     return Propensity(formula, predictors, optimum.theta, bread)
-
-
-def _four(sums: tuple[Any, ...]) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    value, score, hessian, meat = sums
-    return float(value), score, hessian, meat
 
 
 # ---------------------------------------------------------------------------- censoring
@@ -321,7 +315,7 @@ class Nuisances:
         """Propensities (arms, n), and G at the end of each row's use (n,)."""
         n = rows.n_obs
         p, g = np.empty((len(self.arms.treatment.values), n)), np.ones(n)
-        for start, block in blocks(rows):
+        for start, block in pieces(rows.columns):
             outcome, covariates, censoring = self.parts(block)
             m = len(block[ARM])
             span = slice(start, start + m)
@@ -336,12 +330,6 @@ class Nuisances:
 
 
 _PREFIXES = ("o:", "p:", "c:")
-
-
-def blocks(rows: Rows) -> Iterator[tuple[int, Block]]:
-    for start in range(0, rows.n_obs, BLOCK):
-        stop = min(start + BLOCK, rows.n_obs)
-        yield start, {name: c[start:stop] for name, c in rows.columns.items()}
 
 
 def balance(

@@ -12,8 +12,9 @@ import pandas as pd
 from formulaic import Formula
 
 from causalrm.core.blocks import Block, Rows
-from causalrm.core.design import Design, check_expression, encode_new, formula_text
+from causalrm.core.design import Design, encode_new, formula_text
 from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.expression import Expression
 from causalrm.core.frame import Source
 from causalrm.survival import _support as support
 from causalrm.survival.model import Model
@@ -234,7 +235,7 @@ def covariate_terms(result: SurvivalResult, treatment: str) -> list[str]:
                     columns.add(factor.expr)
                     factors.append(_quoted(factor.expr))
                 elif factor.eval_method.value == "python":
-                    columns.update(check_expression(factor.expr, names)[0])
+                    columns.update(Expression(factor.expr, names).columns)
                     factors.append(factor.expr)
             if columns and treatment not in columns and not columns <= covered:
                 out.append(":".join(factors))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import linalg
 from sklearn.base import clone
 
-from causalrm.core.blocks import Block, Rows
+from causalrm.core.blocks import Block, Rows, length, pieces
 from causalrm.core.design import encode_new, formula_text
 from causalrm.core.errors import (
     CausalRMError,
@@ -57,7 +57,7 @@ def gformula_sums(
     block: Block, arms: Arms, fitted: bool, n_clusters: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Totals of weighted predictions, weights and scores, their derivatives and products."""
-    n = len(next(iter(block.values())))
+    n = length(block)
     w = arms.weights(block, n)
     value, slope, points = arms.evaluate(block, n)
     parts = [w * value.reshape(-1, n), w[None]]
@@ -193,8 +193,8 @@ class Plan:
             return out | {"propensity_failed": str(error)}
         _, rows = encode_new(self.population.frame, model.predictors.unique)
         p = np.empty((len(self.treatment.values), rows.n_obs))
-        for start, block in aipw.blocks(rows):
-            n = len(next(iter(block.values())))
+        for start, block in pieces(rows.columns):
+            n = length(block)
             p[:, start : start + n] = model.probabilities(model.predictors.matrices(block, n), n)
         return out | self._judge(p, arm, w, model)
 

@@ -32,6 +32,8 @@ _I, _I_OUT, _I_CENS = 0, slice(1, 5), slice(5, 9)
 _C, _C_OUT = 9, slice(10, 14)
 _P, _P_OUT, _P_CENS = 14, slice(15, 19), slice(19, 23)
 
+type Parameters = tuple[np.ndarray, np.ndarray, np.ndarray, float]  # log phi, lam, gamma; kappa
+
 
 @lru_cache(maxsize=8)
 def _rule(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,11 +46,15 @@ def _rule(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return 0.5 * (z + 1.0), 0.5 * w, 0.5 * legendre.legval(z, primitive).T
 
 
+def _parameters(points: Points, rows: np.ndarray) -> Parameters:
+    return points.a[rows], points.b[rows], points.c[rows], points.kappa
+
+
 def _stretch(
     left: float,
     right: np.ndarray,
-    out: tuple[np.ndarray, np.ndarray, np.ndarray, float],
-    cens: tuple[np.ndarray, np.ndarray, np.ndarray, float] | None,
+    out: Parameters,
+    cens: Parameters | None,
     before: np.ndarray,
     nodes: int,
 ) -> np.ndarray:
@@ -66,7 +72,7 @@ def _stretch(
     du = (1.0 - low) * q * u / s
     flat = u.ravel()
 
-    def curves(p: tuple[np.ndarray, np.ndarray, np.ndarray, float]) -> np.ndarray:
+    def curves(p: Parameters) -> np.ndarray:
         a, b, c = (np.tile(v, nodes) for v in p[:3])
         return K.curves(flat, a, b, c, p[3]).reshape(10, *u.shape)
 
@@ -137,10 +143,6 @@ def brackets(
     """
     n, size = len(time), 23 if horizons.size else 9
     run = np.zeros((size, n))
-    out = (outcome.a, outcome.b, outcome.c, outcome.kappa)
-    cens = None if censoring is None else (
-        censoring.a, censoring.b, censoring.c, censoring.kappa
-    )  # fmt: skip
     at_end = outcome.curves(time)
     g_end = np.zeros((5, n)) if censoring is None else censoring.curves(time)[:5]
     targets = np.concatenate([times, horizons])
@@ -152,10 +154,9 @@ def brackets(
         rows = np.flatnonzero(time > left)
         for start in range(0, rows.size, _CHUNK):
             i = rows[start : start + _CHUNK]
-            a, b, c, kappa = out
             run[:, i] += _stretch(
-                left, np.minimum(time[i], right), (a[i], b[i], c[i], kappa),
-                None if cens is None else (cens[0][i], cens[1][i], cens[2][i], cens[3]),
+                left, np.minimum(time[i], right), _parameters(outcome, i),
+                None if censoring is None else _parameters(censoring, i),
                 run[:, i], _LATER if left > 0 else _FIRST,
             )  # fmt: skip
         left = float(right)

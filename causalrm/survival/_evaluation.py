@@ -15,11 +15,11 @@ from causalrm.core.design import encode_new
 from causalrm.core.errors import DataError
 from causalrm.core.estimator import Estimator
 from causalrm.core.frame import Source, scan
-from causalrm.core.inference import quantile
-from causalrm.core.result import Assumption, Result, check_level
+from causalrm.core.result import Assumption, Result, quantile
 from causalrm.core.table import Section, Table
 from causalrm.survival import _kernels as K
-from causalrm.survival._support import Counts
+from causalrm.survival import _support as support
+from causalrm.survival.predict import blocks
 from causalrm.survival.result import SurvivalResult
 from causalrm.survival.roles import check_values
 
@@ -116,14 +116,11 @@ def read_rows(fit: Any, data: Any, what: str) -> EvaluationRows:
     if not w.any():
         raise DataError(f"Expected positive weights in column {roles.weights!r}, but all are 0.")
     a, b, c = np.empty(n), np.empty(n), np.empty(n)
-    for i in range(0, n, BLOCK):
-        part = {name: x[i : i + BLOCK] for name, x in block.items()}
-        m = min(BLOCK, n - i)
-        xs = model.predictors.matrices(part, m)
-        s = slice(i, i + m)
-        a[s], b[s], c[s], _ = model.parameters(xs, result.estimates, m)
+    for i, points in blocks(model, result.estimates, block):
+        s = slice(i, i + points.n)
+        a[s], b[s], c[s] = points.a, points.b, points.c
     seen = n == result.n_obs and np.allclose(
-        Counts(*rows.total(model.counts)).fingerprint, result.fingerprint, rtol=1e-9
+        support.count(rows, model).fingerprint, result.fingerprint, rtol=1e-9
     )
     if not w.all():  # rows without weight say nothing
         keep = w > 0
@@ -177,7 +174,7 @@ def intervals(
     frame: pd.DataFrame, level: float, df: float | None, scale: str = "identity"
 ) -> pd.DataFrame:
     """Add an interval that is symmetric on a scale, from estimate and std_error."""
-    z = quantile(check_level(level), df)
+    z = quantile(level, df)
     x, se = frame["estimate"].to_numpy(float), frame["std_error"].to_numpy(float)
     with np.errstate(all="ignore"):
         if scale == "cloglog":  # of a risk
@@ -203,8 +200,7 @@ def layout(result: Result, title: str, *sections: Section, notes: tuple[str, ...
         (
             Section(rows=tuple((k, v) for k, v in head if v)),
             *sections,
-            Section("Assumptions", rows=tuple(a._row() for a in result.assumptions)),
-            Section("Warnings", rows=tuple((str(i), w) for i, w in enumerate(result.warnings, 1))),
+            *result._remarks(),
         ),
         notes,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from causalrm.core.blocks import Block, Rows
+from causalrm.core.blocks import Block, Rows, length
 from causalrm.core.design import encode_new
 from causalrm.core.errors import DataError
 from causalrm.core.result import Assumption
@@ -37,7 +37,6 @@ class Counts:
     left: int
     entry: int
     weight_sum: float
-    weight_squares: float
     informative: float
     timed: int
     log_time: float
@@ -92,8 +91,7 @@ def start(model: Model, counts: Counts, largest: float) -> np.ndarray:
 
 def cure_sums(block: Block, model: Model, theta: np.ndarray) -> tuple[Any, ...]:
     """Sum of cure fractions over a block, and its gradient in the coefficients."""
-    n = len(next(iter(block.values())))
-    points = Points(model, theta, block, n)
+    points = Points(model, theta, block, length(block))
     x, slope = points.cure()
     w = model.weights(block)
     p = np.exp(-np.exp(x)) * (1.0 if w is None else w)
@@ -121,7 +119,7 @@ def summarise(
         if w >= 0:
             centre[name] = float(theta[s] @ means[w][f:])
     sample = rows.sample(_CURVE_ROWS)
-    block = next(iter(sample.parts()))[1]
+    block = sample.columns
     kappa = model.kappa
     if kappa is None:
         kappa = math.expm1(theta[-1])
@@ -154,7 +152,7 @@ def _follow_up(block: Block, model: Model, theta: np.ndarray) -> dict[str, float
     time, event, _, upper = model.times(block)
     n, last = len(time), float(time.max())
     rows = {name: c[:: max(1, n // _FITTED_ROWS)] for name, c in block.items()}
-    points = Points(model, theta, rows, len(next(iter(rows.values()))))
+    points = Points(model, theta, rows, length(rows))
     w = model.weights(rows)
     survival = float(np.average(np.exp(-points.curves(last)[0]), weights=w))
     cure = float(np.average(np.exp(-np.exp(points.cure()[0])), weights=w))
@@ -174,8 +172,7 @@ def _curves(block: Block, model: Model, theta: np.ndarray) -> tuple[dict[str, An
     end = float(time.max() if upper is None else np.where(np.isfinite(upper), upper, time).max())
     grid = np.linspace(0.0, end, _GRID + 1)
     curves: dict[str, Any] = {"grid": grid, "groups": {}, "events": _reduced(time[event > 0])}
-    groups = _groups(block, model)
-    for label, mask in groups.items():
+    for label, mask in _groups(block, model).items():
         part = {name: c[mask] for name, c in block.items()}
         curves["groups"][label] = _group(part, model, theta, grid, upper is None)
     diagnostics: dict[str, Any] = {}
@@ -187,19 +184,15 @@ def _curves(block: Block, model: Model, theta: np.ndarray) -> tuple[dict[str, An
         gap = float(np.abs(na.value - na.time)[inner].max()) if inner.any() else math.nan
         curves["cox_snell"] = _frame(na.thin(_STEPS), interval=False)
         diagnostics["cox_snell_gap"] = gap
-        diagnostics["cox_snell_limit"] = _gap_limit(na, inner)
+        # upper 5 % point of the gap if the model held with known parameters (Kolmogorov's)
+        last = float(na.variance[inner][-1]) if inner.any() else math.nan
+        diagnostics["cox_snell_limit"] = 1.358 * math.sqrt(last)
     return curves, diagnostics
-
-
-def _gap_limit(na: StepCurve, inner: np.ndarray) -> float:
-    """Upper 5 % point of the gap if the model held with known parameters (Kolmogorov's)."""
-    return 1.358 * math.sqrt(float(na.variance[inner][-1])) if inner.any() else math.nan
 
 
 def _groups(block: Block, model: Model) -> dict[str, np.ndarray]:
     """All rows, and the rows of each level of covariates with few levels."""
-    n = len(next(iter(block.values())))
-    out = {"all": np.ones(n, dtype=bool)}
+    out = {"all": np.ones(length(block), dtype=bool)}
     seen: set[str] = set()
     for design in model.predictors.unique:
         for column in design.columns:
@@ -227,7 +220,7 @@ def _group(
     n = len(time)
     step = max(1, n // _FITTED_ROWS)
     few = {name: c[::step] for name, c in block.items()}
-    points = Points(model, theta, few, len(next(iter(few.values()))))
+    points = Points(model, theta, few, length(few))
     weight = model.weights(few)
     fitted, density = np.ones(len(grid)), np.zeros(len(grid))
     for i, t in enumerate(grid[1:], 1):
@@ -249,18 +242,17 @@ def _group(
 
 def _frame(curve: StepCurve, interval: bool = True) -> pd.DataFrame:
     out = pd.DataFrame({"time": curve.time, "value": curve.value})
-    if interval and len(out):
+    if interval:
         out["low"], out["high"] = curve.interval()
     else:
-        half = 1.959964 * np.sqrt(np.clip(curve.variance, 0, None)) if len(out) else []
-        out["low"] = np.clip(curve.value - half, 0, None) if len(out) else []
-        out["high"] = curve.value + half if len(out) else []
+        half = 1.959964 * np.sqrt(np.clip(curve.variance, 0, None))
+        out["low"], out["high"] = np.clip(curve.value - half, 0, None), curve.value + half
     out["at_risk"] = curve.at_risk
     return out
 
 
 def _reduced(values: np.ndarray) -> np.ndarray:
-    """At most 1,000 quantiles of a sample, its ends included."""
+    """At most `_STEPS` quantiles of a sample, its ends included."""
     if len(values) <= _STEPS:
         return np.sort(values).astype(float)
     return np.asarray(np.quantile(values, np.linspace(0, 1, _STEPS)))
@@ -356,7 +348,7 @@ def assumptions(roles: Roles, summary: dict[str, Any], model: Model) -> tuple[As
                 "independence",
                 "Rows are independent.",
                 "If people appear in several rows, give cluster=.",
-            )  # fmt: skip
+            )
         )
     if summary["cure"] is not None:
         share, alpha = d["follow_up_share"], d.get("maller_zhou_alpha", 0.0)
@@ -374,6 +366,6 @@ def assumptions(roles: Roles, summary: dict[str, Any], model: Model) -> tuple[As
                 "Observation is long enough to see the plateau of those cured.",
                 text + ".",
                 "supported" if share > 0.9 and alpha < 0.05 else "doubtful",
-            )  # fmt: skip
+            )
         )
     return tuple(out)

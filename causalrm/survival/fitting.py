@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from causalrm.core.blocks import Block, Rows
+from causalrm.core.blocks import Block, Rows, length
 from causalrm.core.errors import (
     ConvergenceError,
     ConvergenceWarning,
@@ -81,7 +81,7 @@ def check_redundant(model: Model, rows: Rows) -> None:
 
 def _scales_gram(block: Block, model: Model, phi: int, lam: int) -> tuple[np.ndarray]:
     """Gram matrix of the columns of both scales side by side."""
-    xs = model.predictors.matrices(block, len(next(iter(block.values()))))
+    xs = model.predictors.matrices(block, length(block))
     parts = [model.predictors.part(xs, i) for i in (phi, lam)]
     both = np.concatenate([x for x in parts if x is not None])
     return (both @ both.T,)

@@ -216,7 +216,6 @@ class Model:
             int(left.sum()),
             0 if entry is None else int((entry > 0).sum()),
             float(w.sum()),
-            float(w @ w),
             float(w @ (event + interval)),
             int(known.sum()),
             float(y.sum()),

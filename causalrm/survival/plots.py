@@ -155,7 +155,7 @@ class SurvivalPlots:
         bottom = ax.get_xaxis_transform()
         ax.vlines(events, 0, 0.03, transform=bottom, color=plotting.GREY, linewidth=0.5, alpha=0.6)
         ax.set_xlim(0, end)
-        ax.set_xlabel(self._time)
+        ax.set_xlabel(_time_of(self._result))
         ax.set_ylabel("Hazard, per unit of time")
         if len(drawn) > 1:
             _legend(ax, *ax.get_legend_handles_labels())
@@ -193,8 +193,7 @@ class SurvivalPlots:
         line = plotting.steps(ax, x, y)
         shade = plotting.band(ax, x, np.clip(y - half, 0, None), y + half, step=True)
         end = 1.04 * max(x[-1], y[-1])
-        dashed = (0, (4, 3))
-        (unit,) = ax.plot([0, end], [0, end], color=plotting.GREY, linewidth=1.0, linestyle=dashed)
+        unit = plotting.diagonal(ax, end)
         _legend(
             ax, [(shade, line), unit],
             [f"Nelson-Aalen, {percent(check_level(level))} band", "Unit exponential"],
@@ -239,12 +238,6 @@ class SurvivalPlots:
 
     # ------------------------------------------------------------------ what is drawn
 
-    @property
-    def _time(self) -> str:
-        """Name of the time axis: that of the column, which knows the unit."""
-        roles = self._result.call["roles"]
-        return str(roles.get("time") or f"{roles['lower']}, {roles['upper']}")
-
     def _groups(self, by: str | None) -> dict[str, Mapping[str, Any]]:
         """The reduced curves of each level of a column, or of all rows."""
         groups = self._result.curves["groups"]
@@ -287,7 +280,7 @@ class SurvivalPlots:
             labels.append(f"Kaplan-Meier, {percent(check_level(level))} band")
         _legend(ax, handles, labels)
         ax.set_xlim(0, grid[-1])
-        ax.set_xlabel(self._time)
+        ax.set_xlabel(_time_of(self._result))
         return ax
 
     def _at_rows(self, data: Any, t: np.ndarray, level: float) -> dict[str, Any]:
@@ -412,16 +405,15 @@ class ContrastPlots:
                 ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", markersize=5, **look)
         if start == 0.0:
             plotting.reference(ax, y=0.0)
-            first, second = frame["term"].iloc[0], r.treatment
             if not several:
-                ylabel += f", {second}: " + str(first).replace(" - ", " \N{MINUS SIGN} ")
+                first = str(frame["term"].iloc[0]).replace(" - ", " \N{MINUS SIGN} ")
+                ylabel += f", {r.treatment}: {first}"
         handles, labels = ax.get_legend_handles_labels()
         if labels:
             # the search for an empty place does not see the bars of points
             over = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 3}
             _legend(ax, handles, labels, **({} if len(x) >= _CURVE else over))
-        roles = r.call["roles"]
-        at = str(roles.get("time") or f"{roles['lower']}, {roles['upper']}")
+        at = _time_of(r)
         ax.set_xlim(left=0, auto=True)  # the next result on these Axes may reach further
         ax.set_xlabel(f"Horizon, {at}" if parameter.startswith("rmst") else at)
         ax.set_ylabel(ylabel)
@@ -459,7 +451,7 @@ class CalibrationPlots:
         x, y, low, high = (groups[name].to_numpy(dtype=float) for name in columns)
         u, v, below, above = (curve[name].to_numpy(dtype=float) for name in columns)
         ax = plotting.axes(ax, height=4.8)
-        (unit,) = ax.plot([0, 1], [0, 1], color=plotting.GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+        unit = plotting.diagonal(ax)
         shade = plotting.band(ax, u, below, above, color=plotting.color(0))
         (line,) = ax.plot(u, v, color=plotting.color(0), linewidth=1.8)
         dots = ax.errorbar(
@@ -479,6 +471,12 @@ class CalibrationPlots:
 
 
 # ---------------------------------------------------------------------------- helpers
+
+
+def _time_of(result: SurvivalResult | ContrastResult) -> str:
+    """Name of the time axis: that of the column, which knows the unit."""
+    roles = result.call["roles"]
+    return str(roles.get("time") or f"{roles['lower']}, {roles['upper']}")
 
 
 def _words(group: str) -> str:

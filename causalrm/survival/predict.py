@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from causalrm.core.blocks import BLOCK
+from causalrm.core.blocks import Block, length, pieces
 from causalrm.core.design import encode_new
 from causalrm.core.errors import DataError
 from causalrm.core.result import check_level, quantile
@@ -171,7 +171,7 @@ _BACK: dict[str, tuple[Quantity, Callable[[np.ndarray, float], np.ndarray]]] = {
 _DECREASING = {"survival", "cure"}
 
 
-def check_times(times: Any, what: str, low: float = 0.0, open_end: bool = False) -> np.ndarray:
+def check_times(times: Any, what: str, open_end: bool = False) -> np.ndarray:
     """Times (or horizons, probabilities) as a vector, or a `DataError`."""
     try:
         t = np.atleast_1d(np.asarray(times, dtype=float))
@@ -181,10 +181,10 @@ def check_times(times: Any, what: str, low: float = 0.0, open_end: bool = False)
         raise DataError(
             f"Expected finite {what} in one dimension, but saw {times!r}. Give a number or a list."
         )
-    bad = (t <= low) if open_end else (t < low)
+    bad = (t <= 0) if open_end else (t < 0)
     if bad.any():
         raise DataError(
-            f"Expected {what} {'above' if open_end else 'of at least'} {low:g}, but "
+            f"Expected {what} {'above' if open_end else 'of at least'} 0, but "
             f"{int(bad.sum())} of {t.size} are not (first: {t[bad][0]:g}). Remove them."
         )
     return t
@@ -215,7 +215,7 @@ def predict(
     value = np.empty((n, m))
     se, low, high = (np.empty((n, m)) for _ in range(3)) if ci else (value, value, value)
     z = quantile(level, df)
-    for start, points in blocks(model, theta, rows.columns, n):
+    for start, points in blocks(model, theta, rows.columns):
         span = slice(start, start + points.n)
         row_cov = points.covariance(cov) if ci else {}
         for j, t in enumerate(at):
@@ -231,14 +231,11 @@ def predict(
                     se[span, j] = sd * _slope(what, x, float(t))
     if not ci:
         return pd.DataFrame(value, index=source.index, columns=pd.Index(at, name=label))
-    index = _long_index(source.index, at, label)
+    long = {"estimate": value, "std_error": se, "conf_low": low, "conf_high": high}
     return pd.DataFrame(
-        {
-            "estimate": value.ravel(), "std_error": se.ravel(),
-            "conf_low": low.ravel(), "conf_high": high.ravel(),
-        },
-        index=index,
-    )  # fmt: skip
+        {name: x.ravel() for name, x in long.items()},
+        index=_long_index(source.index, at, label),
+    )
 
 
 def _long_index(index: pd.Index, at: np.ndarray, label: str) -> pd.MultiIndex:
@@ -261,14 +258,10 @@ def _slope(what: str, x: np.ndarray, h: float) -> np.ndarray:
     return np.asarray(np.exp(x))
 
 
-def blocks(
-    model: Model, theta: np.ndarray, columns: dict[str, np.ndarray], n: int
-) -> Iterator[tuple[int, Points]]:
+def blocks(model: Model, theta: np.ndarray, columns: Block) -> Iterator[tuple[int, Points]]:
     """Give the parameters of new rows block by block."""
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        block = {name: c[start:stop] for name, c in columns.items()}
-        yield start, Points(model, theta, block, stop - start)
+    for start, block in pieces(columns):
+        yield start, Points(model, theta, block, length(block))
 
 
 def shape_in_words(gamma: float, kappa: float) -> str:
@@ -283,6 +276,3 @@ def shape_in_words(gamma: float, kappa: float) -> str:
     if first <= 0 and last <= 0:
         return "decreasing"
     return "increasing, then decreasing" if first > 0 else "decreasing, then increasing"
-
-
-__all__: Sequence[str] = ["Points", "blocks", "check_times", "predict", "rmst_rule"]

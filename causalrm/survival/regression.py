@@ -186,10 +186,8 @@ class SurvivalRegression(Estimator):
         )
         index = source.index if source.kind == "memory" else None
         check_values(rows, roles, index)
-        model = Model(
-            {name: designs.get(name) for name in ("phi", "lam", "gamma")},
-            lam_intercept, family.kappa, roles,
-        )  # fmt: skip
+        own = {name: designs.get(name) for name in ("phi", "lam", "gamma")}
+        model = Model(own, lam_intercept, family.kappa, roles)
         counts = support.count(rows, model)
         model.mean_weight = counts.weight_sum / rows.n_obs
         check_counts(counts, rows.n_obs, model)
@@ -206,10 +204,8 @@ class SurvivalRegression(Estimator):
         theta = model.predictors.transform() @ optimum.theta
         parameter, term = model.labels()
 
-        raw = Model(
-            {name: designs.get(name) for name in ("phi", "lam", "gamma")},
-            lam_intercept, family.kappa, roles, model.mean_weight,
-        )  # fmt: skip
+        # without the scaling of columns, as a result read from JSON has it
+        raw = Model(own, lam_intercept, family.kappa, roles, model.mean_weight)
         summary = support.summarise(rows, raw, theta, model.predictors.mean)
         diagnostics = {
             "converged": optimum.converged,
@@ -234,10 +230,7 @@ class SurvivalRegression(Estimator):
             loglik=optimum.value,
             n_params=cov.n_params,
             df_resid=cov.df_resid,
-            designs={
-                name: designs[name].to_dict() if name in designs else None
-                for name in ("phi", "lam", "gamma")
-            },
+            designs={k: None if d is None else d.to_dict() for k, d in own.items()},
             lam_intercept=lam_intercept,
             fixed_kappa=family.kappa,
             n_events=counts.events,

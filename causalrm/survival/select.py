@@ -20,8 +20,7 @@ from causalrm.core.errors import (
     IdentificationError,
 )
 from causalrm.core.format import number, text_of_p
-from causalrm.core.inference import quantile
-from causalrm.core.result import Assumption, Result, check_level
+from causalrm.core.result import Assumption, Result, check_level, quantile
 from causalrm.core.table import Section, Table
 from causalrm.survival.model import FAMILIES, Family, resolve_kappa
 from causalrm.survival.regression import SurvivalRegression
@@ -96,7 +95,7 @@ class SelectionResult(Result):
             else "full", with the same structure), `p_shape` (against the same family with
             covariates in gamma too), `converged`, `condition_number`, `note`.
         """
-        z = quantile(check_level(level))
+        check_level(level)
         best = min(getattr(fit, self.criterion) for fit in self.results.values())
         rows: list[dict[str, Any]] = []
         for (family, structure), fit in self.results.items():
@@ -108,7 +107,7 @@ class SelectionResult(Result):
             if fit.fixed_kappa is None:
                 place = fit.parameter.index("kappa")
                 nu, se = float(fit.estimates[place]), float(fit.std_error[place])
-                half = (z if fit._df is None else quantile(level, fit._df)) * se
+                half = quantile(level, fit._df) * se
                 row["kappa_std_error"] = math.exp(nu) * se
                 row["kappa_low"], row["kappa_high"] = np.expm1(nu - half), np.expm1(nu + half)
             row["hazard"] = fit.hazard_shape
@@ -116,8 +115,9 @@ class SelectionResult(Result):
                 cure = fit.cure_fraction(level)
                 row["cure"] = cure.estimate
                 row["cure_low"], row["cure_high"] = cure.conf_low, cure.conf_high
-            row["p_family"] = self._p(family, structure, "family")
-            row["p_shape"] = self._p(family, structure, "shape")
+            for kind in ("family", "shape"):
+                test = self._test(family, structure, kind)
+                row[f"p_{kind}"] = math.nan if test is None else float(test["p_value"])
             row["converged"] = bool(fit.diagnostics["converged"])
             row["condition_number"] = float(fit.diagnostics["condition_number"])
             row["note"] = " ".join(self.notes.get((family, structure), ()))
@@ -133,10 +133,6 @@ class SelectionResult(Result):
         ]  # fmt: skip
         frame = pd.DataFrame(rows).reindex(columns=columns)
         return frame.astype({"n_params": "Int64"})
-
-    def _p(self, family: str, structure: str, kind: str) -> float:
-        found = self._test(family, structure, kind)
-        return math.nan if found is None else float(found["p_value"])
 
     def _test(self, family: str, structure: str, kind: str) -> pd.Series | None:
         t = self.tests
@@ -190,10 +186,7 @@ class SelectionResult(Result):
                 Section(rows=tuple(head)),
                 Section("", columns, tuple(ranking), align="lrrrrrl"),
                 Section("", near, tuple(shapes), align="lrlrrr"),
-                Section("Assumptions", rows=tuple(a._row() for a in self.assumptions)),
-                Section(
-                    "Warnings", rows=tuple((str(i), w) for i, w in enumerate(self.warnings, 1))
-                ),
+                *self._remarks(),
             ),
             (
                 f"diff.: from the least {self.criterion.upper()}; kappa, hazard and tests of fits "
@@ -337,7 +330,9 @@ def select(
     todo: dict[Key, dict[str, Any]] = {}
     failures: dict[Key, str] = {}
     for name, family in kinds.items():
-        value = "free" if family is _FULL else _value(name)
+        value: Any = name if name in FAMILIES else family.kappa
+        if family is _FULL:
+            value = "free"
         for structure in dict.fromkeys(structures):
             spec = _specification(family, value, structure, text)
             if spec is None:
@@ -418,10 +413,6 @@ def _check_names(
 
 def _name(family: str | float) -> str:
     return family if isinstance(family, str) else f"kappa = {family:g}"
-
-
-def _value(name: str) -> str | float:
-    return name if name in FAMILIES else float(name.removeprefix("kappa = "))
 
 
 def _specification(

@@ -73,6 +73,8 @@ def test_segments_with_clusters_and_small_ones():
         cal.multicalibration_audit(y, p, 3)
     with pytest.raises(DataError, match="missing"):
         cal.multicalibration_audit(y, p, x.assign(age=np.nan))
+    with pytest.raises(DataError, match="nothing can be tested"):
+        cal.multicalibration_audit(y, y, x)  # certain and right everywhere
 
 
 def scenarios(seed=0, groups=80):

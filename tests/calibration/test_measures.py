@@ -79,14 +79,17 @@ def test_input_types_order_and_unit_weights_do_not_matter(data, measure):
         assert x.std_error == pytest.approx(first.std_error, rel=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize("measure", ALL, ids=lambda f: f.__name__)
+# The variances behind the two that are left out rightly tell a weight of two from two rows.
+@pytest.mark.parametrize(
+    "measure",
+    [m for m in [*SMOOTH, *NORMS] if m is not cal.squared_error],
+    ids=lambda f: f.__name__,
+)
 def test_integer_weights_are_repeated_rows(data, measure):
     y, p = data
     times = np.random.default_rng(2).integers(0, 4, y.size)
     x = measure(y, p, weights=times, n_boot=0)
     z = measure(np.repeat(y, times), np.repeat(p, times), n_boot=0)
-    if measure is cal.spiegelhalter or measure is cal.squared_error:
-        return  # their variances rightly tell a weight of two from two rows
     assert x.estimate == pytest.approx(z.estimate, rel=1e-6)
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from causalrm import DataError
 from causalrm.core import blocks
 from causalrm.core import frame as frame_module
-from causalrm.core.blocks import BLOCK, BatchRows, Block, Rows, add, each, length
+from causalrm.core.blocks import BLOCK, BatchRows, Block, Rows, add, each, length, pieces
 from causalrm.core.frame import Source, scan
 
 N = 20_000
@@ -69,6 +69,8 @@ def test_blocks_have_their_size() -> None:
         lambda block: (sizes.append(len(block["x"])) or 0,)
     )
     assert sorted(sizes) == [5, BLOCK, BLOCK]
+    found = [(start, len(block["x"])) for start, block in pieces({"x": np.zeros(2 * BLOCK + 5)})]
+    assert found == [(0, BLOCK), (BLOCK, BLOCK), (2 * BLOCK, 5)]
 
 
 def test_blocks_are_added_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,6 @@ from causalrm.core.blocks import Rows
 from causalrm.core.design import (
     Design,
     _terms,
-    check_expression,
     encode_new,
     formula_text,
     prepare,
@@ -262,10 +261,6 @@ def test_infinity_has_its_meaning_in_roles_only() -> None:
     for text in ("end", "np.exp(-end)"):
         with pytest.raises(DataError, match="finite values in column 'end'"):
             prepare(frame, {"f": text}, numbers=["end"], infinite=["end"])
-
-
-def test_check_expression() -> None:
-    assert check_expression("bs(`my col`, df=4) * x", FRAME.columns) == (["my col", "x"], ["bs"])
 
 
 # ---------------------------------------------------------------- storing

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from causalrm import CausalRMError, DataError, Estimator, Result, SurvivalRegression
-from causalrm.core.estimator import Foreign, NotFittedError
+from causalrm.core.estimator import Foreign
 from causalrm.core.result import LikelihoodResult
 
 
@@ -127,7 +127,3 @@ def test_foreign_options_survive_as_descriptions() -> None:
     with pytest.raises(DataError, match="option encoder .*from a pickle, or fit it again"):
         restored.predict()
     assert isinstance(clone(restored).encoder, Foreign)
-
-
-def test_not_fitted_is_one_of_ours() -> None:
-    assert issubclass(NotFittedError, CausalRMError)

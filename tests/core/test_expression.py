@@ -117,6 +117,8 @@ def test_a_name_between_backticks_is_never_code() -> None:
     assert read.columns == (name,)
     assert read.compute({name: X})[0].values.tolist() == [(X + 1).tolist()]
     assert Expression("`x` + _quoted0", {"x", "_quoted0"}).columns == ("x", "_quoted0")
+    read = Expression("bs(`my col`, df=4) * x", NAMES)
+    assert (read.columns, read.learns) == (("my col", "x"), ("bs",))
 
 
 def test_messages_say_what_is_known() -> None:

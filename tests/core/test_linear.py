@@ -170,9 +170,8 @@ def test_constant_predictors_are_numbers() -> None:
 )
 def test_singular_designs_name_their_columns(text: str, data: dict[str, Any], message: str) -> None:
     p, rows = predictors([text, "x"], None, FRAME.assign(**data))
-    with pytest.raises(IdentificationError, match=f"formula of phi .*{message}") as caught:
-        p.standardise(rows, ["phi", "gamma"], " Or set a penalty.")
-    assert str(caught.value).endswith("Or set a penalty.")
+    with pytest.raises(IdentificationError, match=f"formula of phi .*{message}"):
+        p.standardise(rows, ["phi", "gamma"])
 
 
 def test_hardly_regular_designs_pass() -> None:

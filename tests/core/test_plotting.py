@@ -60,7 +60,8 @@ def test_band_and_reference() -> None:
     ax = plotting.axes()
     plotting.band(ax, [0, 1], [0, 1], [1, 2], color="red", alpha=0.5)
     plotting.reference(ax, x=0.0, y=1.0)
-    assert len(ax.collections) == 1 and len(ax.lines) == 2
+    assert plotting.diagonal(ax, 3.0).get_ydata().tolist() == [0.0, 3.0]
+    assert len(ax.collections) == 1 and len(ax.lines) == 3
 
 
 @pytest.mark.parametrize(

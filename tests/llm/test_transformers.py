@@ -113,7 +113,7 @@ def test_replies_repeat_and_replicates_differ(model):
     one, two = (model.complete(["Once"] * 8, **draws) for _ in range(2))
     assert list(one.text) == list(two.text)
     assert one.text.nunique() > 1
-    assert (one.status == "ok").all() or (one.status.isin(["ok", "empty"])).all()
+    assert one.status.isin(["ok", "empty"]).all()
     other = model.complete(["Once"] * 8, seed=1, **draws)
     assert list(other.text) != list(one.text)
 

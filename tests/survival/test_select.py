@@ -211,6 +211,12 @@ def test_remarks_of_single_fits(breast: pd.DataFrame) -> None:
     assert "hardly separate" in str(found.summary())
 
 
+def test_a_number_is_fitted_at_its_full_precision(breast: pd.DataFrame) -> None:
+    found = select(breast, "hormone", **RIGHT, families=[1 / 3], structures=["aft"])
+    assert list(found.fits) == [("kappa = 0.333333", "aft")]
+    assert found.best.result_.fixed_kappa == 1 / 3
+
+
 def test_other_data_and_roles(tmp_path: Path) -> None:
     data = make_survival(300, entry=0.3, censoring=0.2, rng=5).data
     options: dict[str, Any] = {
