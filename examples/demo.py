@@ -1,188 +1,155 @@
-"""What `make demo` runs: a survival analysis of real patients, on the screen and as a page.
+"""What `make demo` runs: three worked analyses, on the screen and as one page.
 
     python examples/demo.py [folder]
 
-writes figures and index.html into the folder, demo-results by default. No network is needed.
+writes index.html and the figures into the folder, demo-results by default. Two analyses are of real
+people and come with installed packages, one is simulated from end to end; no network is needed. The
+scripts are those of the documentation, unchanged.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import html
+import io
+import platform
+import re
 import sys
+import textwrap
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+HERE = Path(__file__).resolve().parent
+ANALYSES = (
+    "survival/plot_breast_cancer.py",
+    "attribution/plot_travel_mode.py",
+    "story/plot_answers.py",
+)
 STYLE = """
-body { max-width: 54rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.55;
+body { max-width: 56rem; margin: 2rem auto; padding: 0 1rem; line-height: 1.55;
        font-family: system-ui, sans-serif; color: #1b1b1b; background: #ffffff; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+h1 { line-height: 1.2; } h2 { margin-top: 4rem; border-bottom: 2px solid #1b1b1b; }
+h3 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+.wide { overflow-x: auto; } pre { font-size: 85%; }
 .frame { border-collapse: collapse; border: solid; border-width: 2px 0; font-size: 90%; }
-.frame th, .frame td { padding: 0.2em 0.7em; text-align: left; }
+.frame th, .frame td { padding: 0.2em 0.7em; text-align: right; }
 img { max-width: 100%; background: #ffffff; } code { font-size: 95%; }
-@media (prefers-color-scheme: dark) { body { color: #e4e4e4; background: #161616; } }
+details { color: #666; font-size: 85%; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e4e4e4; background: #161616; } h2 { border-color: #e4e4e4; } }
 """
 
 
-class Report:
-    """Sections that are printed as they come and written as one page at the end."""
+class Page:
+    """What is printed as it comes, and written as one page at the end."""
 
-    def __init__(self, folder: Path, title: str):
-        self.folder, self.parts, self.start = (
-            folder,
-            [f"<h1>{html.escape(title)}</h1>"],
-            time.time(),
-        )
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.parts, self.start = folder, list[str](), time.time()
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"\n{title}\n{'#' * len(title)}")
 
-    def section(self, heading: str, text: str) -> None:
-        """Start a section with a paragraph."""
-        print(f"\n\n{heading}  [{time.time() - self.start:.1f} s]\n{'-' * len(heading)}")
-        self.parts.append(f"<h2>{html.escape(heading)}</h2>")
-        self.say(text)
+    def text(self, text: str) -> None:
+        """Paragraphs, headings underlined with = or -, and lists, as the scripts write them."""
+        for block in re.split(r"\n\s*\n", text.strip()):
+            title, _, rest = block.partition("\n")
+            if re.fullmatch(r"[=-]{4,}", rest.partition("\n")[0]):
+                deep = rest.startswith("-")
+                mark = "-" if deep else "="
+                took = f"  [{time.time() - self.start:.0f} s]"
+                print(f"\n\n{title}{took}\n{mark * (len(title) + len(took))}\n")
+                self.parts.append(f"<h{2 + deep}>{html.escape(title)}</h{2 + deep}>")
+            elif not block.startswith(".. "):
+                plain = re.sub(r":\w+:`~?(?:causalrm\.)?([^`<]+)(?: <[^`]*)?`", r"``\1``", block)
+                joined = plain if re.match(r"\d\.|- ", plain) else " ".join(plain.split())
+                print(joined if "\n" in joined else textwrap.fill(joined, 88), end="\n\n")
+                marked = re.sub(r"``(.+?)``", r"<code>\1</code>", html.escape(joined, quote=False))
+                self.parts.append(f"<p>{marked.replace(chr(10), '<br>')}</p>")
 
-    def say(self, text: str) -> None:
-        """Add a paragraph."""
-        import textwrap
+    def printed(self, text: str) -> None:
+        """What a cell prints, or an object without a table of its own."""
+        if text.strip():
+            print(text.rstrip(), end="\n\n")
+            self.parts.append(f'<pre class="wide">{html.escape(text.rstrip())}</pre>')
 
-        print(textwrap.fill(" ".join(text.split()), 88), end="\n\n")
-        self.parts.append(f"<p>{html.escape(text)}</p>")
+    def value(self, value: Any) -> None:
+        """What the last expression of a cell evaluates to; not what plotting calls return."""
+        if not hasattr(value, "to_html"):
+            if value is not None and not re.search(r"matplotlib|'list'|'tuple'", repr(type(value))):
+                self.printed(str(value))
+            return
+        print(value.to_string() if hasattr(value, "to_string") else value, end="\n\n")
+        options = {"border": 0, "classes": "frame"} if hasattr(value, "to_string") else {}
+        self.parts.append(f'<div class="wide">{value.to_html(**options)}</div>')
 
-    def table(self, table: object) -> None:
-        """Add a table or a data frame."""
-        if hasattr(table, "to_string"):
-            table = table.rename(columns={"level_0": "", "level_1": ""})
-            print(table.to_string(index=False), end="\n\n")
-            self.parts.append(table.to_html(index=False, border=0, classes="frame"))
-        else:
-            print(table, end="\n\n")
-            self.parts.append(table.to_html())  # type: ignore[attr-defined]
+    def figures(self, name: str) -> None:
+        """Save the open figures, and close them."""
+        import matplotlib.pyplot as plt
 
-    def figure(self, figure: object, name: str, caption: str) -> None:
-        """Save a figure under a name."""
-        figure.savefig(self.folder / f"{name}.png", dpi=160)  # type: ignore[attr-defined]
-        print(f"  figure: {self.folder / name}.png")
-        text = html.escape(caption)
-        self.parts.append(f'<img src="{name}.png" alt="{text}"><p><small>{text}</small></p>')
+        for number in plt.get_fignums():
+            file = f"{name}-{len(list(self.folder.glob(name + '-*.png'))) + 1}.png"
+            plt.figure(number).savefig(self.folder / file, dpi=140)
+            print(f"  figure: {self.folder / file}")
+            self.parts.append(f'<img src="{file}" alt="Figure of {html.escape(name)}">')
+        plt.close("all")
 
     def close(self) -> Path:
         """Write the page."""
         page = self.folder / "index.html"
-        body = "\n".join(self.parts)
-        head = f'<meta charset="utf-8"><title>causalrm demo</title><style>{STYLE}</style>'
+        packages = ("causalrm", "numpy", "scipy", "pandas", "numba", "matplotlib")
+        versions = ", ".join(f"{p} {version(p)}" for p in packages)
+        facts = (
+            f"Python {platform.python_version()}, {versions}; {platform.machine()}. Every random "
+            f"number has a seed that stands in the script. {time.time() - self.start:.0f} s."
+        )
+        body = "\n".join([*self.parts, f"<hr><p><small>{facts}</small></p>"])
+        head = (
+            '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f"<title>causalrm demo</title><style>{STYLE}</style>"
+        )
         page.write_text(f"<!doctype html><html><head>{head}</head><body>{body}</body></html>")
+        print(f"\n{facts}")
         return page
 
 
+def run(script: Path, page: Page) -> None:
+    """Run a script cell by cell; a cell is prose in comments, then code."""
+    name = script.stem.removeprefix("plot_").replace("_", "-")
+    for stale in page.folder.glob(f"{name}-*.png"):
+        stale.unlink()
+    source = script.read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for number, cell in enumerate(re.split(r"^# %%.*\n", source, flags=re.M)):
+        tree = ast.parse(cell)
+        if number == 0:
+            page.text(str(ast.get_docstring(tree)))
+        else:
+            prose = re.match(r"(?:#.*\n)*", cell)
+            page.text(re.sub(r"^# ?", "", prose[0] if prose else "", flags=re.M))
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        value, out = None, io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(tree, str(script), "exec"), names)
+            if isinstance(last, ast.Expr) and (number or tree.body):
+                value = eval(compile(ast.Expression(last.value), str(script), "eval"), names)
+        page.printed(out.getvalue())
+        page.value(value)
+        page.figures(name)
+
+
 def main(folder: Path) -> None:
-    """Analyse the breast cancer trial and write the report."""
+    """Run the analyses and write the page."""
     print("Loading causalrm (the first run compiles its kernels) ...", flush=True)
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import numpy as np
-    import pandas as pd
-
-    import causalrm as crm
-
-    report = Report(folder, "Hormone therapy after breast cancer surgery")
-    df = crm.datasets.load_gbsg2().assign(years=lambda d: d["time"] / 365.25)
-    roles = {"time": "years", "event": "event"}
-    report.say(
-        f"The German Breast Cancer Study Group followed {len(df)} women with node-positive breast "
-        f"cancer; {int(df['event'].sum())} had a recurrence or died. Does hormone therapy delay "
-        "it, and by how much?"
-    )
-
-    report.section(
-        "1  Which hazard shape?",
-        "Weibull, log-logistic, Burr: familiar families are points of one distribution. Each is "
-        "fitted with the covariates in the speed of time (aft) and in the level of the hazard "
-        "(ph); 'full' lets the data choose both shape parameters.",
-    )
-    others = "log(nodes) + log(progesterone + 1) + tumor_grade + tumor_size + age + menopause"
-    phi = f"hormone + {others}"
-    choice = crm.survival.select(
-        df,
-        phi,
-        **roles,
-        families=["weibull", "loglogistic", "burr", "free", "full"],
-        structures=["aft", "ph"],
-    )
-    report.table(choice.summary())
-
-    report.section(
-        "2  Does therapy act on time or on shape?",
-        "The flexible model beside the Weibull, and with therapy in the shape as well.",
-    )
-    flexible = crm.SurvivalRegression(phi=phi, lam="1").fit(df, **roles)
-    shape = crm.SurvivalRegression(phi=phi, lam="1", gamma="hormone").fit(df, **roles)
-    weibull = choice.results["weibull", "aft"]
-    report.table(crm.table(weibull, flexible, shape, names=["Weibull", "flexible", "+ shape"]))
-    report.say(f"Therapy in time and shape, joint Wald test: {shape.result_.wald_test('hormone')}")
-    report.say(f"In the shape alone: {shape.result_.lr_test(flexible.result_)}")
-    slower = flexible.contrast({("phi", "hormone[T.yes]"): -1.0})
-    ratio, low, high = np.exp([slower.estimate, slower.conf_low, slower.conf_high])
-    report.say(
-        f"With therapy in phi alone, the time to recurrence is multiplied by {ratio:.2f} (95% "
-        f"interval {low:.2f} to {high:.2f})."
-    )
-
-    report.section(
-        "3  Does the model hold?",
-        "Each assumption with what was seen of it, and the model against the data.",
-    )
-    report.table(flexible.summary())
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8.6), layout="constrained")
-    flexible.plot(by="hormone", ax=axes[0, 0])
-    flexible.plot.hazard(by="hormone", ax=axes[0, 1])
-    flexible.plot.cox_snell(ax=axes[1, 0])
-    flexible.plot.forest(ax=axes[1, 1])
-    report.figure(
-        figure, "model", "Survival against Kaplan-Meier, hazard, Cox-Snell residuals, coefficients"
-    )
-
-    report.section(
-        "4  What would therapy for all change?",
-        "Averaged over the women of the study: survival if all had been given hormone therapy "
-        "against survival if none had. The g-formula trusts the model; the doubly robust estimate "
-        "is right when either the model, or propensities and censoring, are.",
-    )
-    asked = {"treatment": "hormone", "times": np.arange(0.5, 6.01, 0.25), "rmst": 5.0}
-    estimates = {
-        "g-formula": crm.survival.standardized_contrast(flexible, df, **asked),
-        "AIPW": crm.survival.standardized_contrast(flexible, df, method="aipw", **asked),
-    }
-    for name, estimate in estimates.items():
-        report.say(f"{name}, years gained within five: {estimate.contrast(rmst=5.0)}")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    estimates["AIPW"].plot.survival(ax=left)
-    for name, estimate in estimates.items():
-        estimate.plot(ax=right, label=name)
-    report.figure(figure, "contrast", "Marginal survival (AIPW), and differences by two methods")
-
-    report.section(
-        "5  And for one woman?",
-        "Probability to be free of recurrence after five years, for a woman of 55 with five "
-        "positive nodes, and the time within which half of such women have a recurrence.",
-    )
-    women = pd.DataFrame(
-        {
-            "hormone": ["no", "yes"], "nodes": 5, "progesterone": 30, "tumor_grade": "II",
-            "tumor_size": 25, "age": 55, "menopause": "post",
-        },
-        index=["without therapy", "with therapy"],
-    )  # fmt: skip
-    found = {
-        "free of recurrence after 5 years": flexible.predict_survival(women, 5, ci=True),
-        "median years to recurrence": flexible.predict_quantile(women, 0.5, ci=True),
-    }
-    report.table(pd.concat({k: f.droplevel(1) for k, f in found.items()}).round(2).reset_index())
-
-    page = report.close()
-    print(f"\n\nDone in {time.time() - report.start:.0f} s. Open {page}")
+    page = Page(folder)
+    page.parts.append("<h1>causalrm: three worked analyses</h1>")
+    for script in ANALYSES:
+        run(HERE / script, page)
+    print(f"\nDone in {time.time() - page.start:.0f} s. Open {page.close()}")
 
 
 if __name__ == "__main__":

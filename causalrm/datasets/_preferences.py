@@ -133,34 +133,22 @@ def make_preferences(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PreferenceTruth:
-    """What simulated preferences depend on, and how any answer would score.
+class AnswerTruth:
+    """How any answer to the simulated questions would score.
 
     Attributes
     ----------
     theta : dict of str to float
         True reward of each causal attribute.
     gamma : dict of str to float
-        The labeller's bias on each attribute of style, `bias` included.
-    chosen, rejected : pandas.DataFrame
-        Causal attributes and style of the answers, one row per pair.
+        Bias of those who judge, on each attribute of style.
     n_topics : int
     entropy : int
         Given as ``rng`` it repeats the simulation.
-
-    Examples
-    --------
-    >>> from causalrm.datasets import make_preferences
-    >>> data, truth = make_preferences(2, rng=0)
-    >>> asked = ["What is the capital of Australia?", "How high is Mount Everest?"]
-    >>> truth.reward(asked, ["The capital of Australia is Canberra."] * 2).tolist()
-    [3.2, 0.0]
     """
 
     theta: dict[str, float]
     gamma: dict[str, float]
-    chosen: pd.DataFrame = field(repr=False)
-    rejected: pd.DataFrame = field(repr=False)
     n_topics: int
     entropy: int
 
@@ -189,7 +177,7 @@ class PreferenceTruth:
         topics = [topic_of(query) for query in asked]
         if unknown := [q for q, t in zip(asked, topics, strict=True) if t is None]:
             raise DataError(
-                f"Expected queries of make_preferences, but {len(unknown)} of {len(asked)} are "
+                f"Expected queries of the simulation, but {len(unknown)} of {len(asked)} are "
                 f"others: {unknown[0]!r:.80}. What their answers are worth is not known."
             )
         rows = [read(t, a) for t, a in zip(topics, answers, strict=True) if t is not None]
@@ -201,9 +189,38 @@ class PreferenceTruth:
         return np.asarray(found @ np.array(list(self.theta.values())))
 
     def labeller(self, queries: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """Score by which the labeller judges, shape (n,): the true reward and the bias on style."""
+        """Score by which people judge, shape (n,): the true reward and their bias on style."""
         weights = [*self.theta.values(), *self.gamma.values()]
         return np.asarray(self.measure(queries, answers).to_numpy() @ np.array(weights))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreferenceTruth(AnswerTruth):
+    """What simulated preferences depend on, and how any answer would score.
+
+    Attributes
+    ----------
+    theta : dict of str to float
+        True reward of each causal attribute.
+    gamma : dict of str to float
+        The labeller's bias on each attribute of style, `bias` included.
+    n_topics : int
+    entropy : int
+        Given as ``rng`` it repeats the simulation.
+    chosen, rejected : pandas.DataFrame
+        Causal attributes and style of the answers, one row per pair.
+
+    Examples
+    --------
+    >>> from causalrm.datasets import make_preferences
+    >>> data, truth = make_preferences(2, rng=0)
+    >>> asked = ["What is the capital of Australia?", "How high is Mount Everest?"]
+    >>> truth.reward(asked, ["The capital of Australia is Canberra."] * 2).tolist()
+    [3.2, 0.0]
+    """
+
+    chosen: pd.DataFrame = field(repr=False)
+    rejected: pd.DataFrame = field(repr=False)
 
     def test_set(
         self, n_pairs: int = 1000, *, correlation: float = -0.8, rng: RNG = None
@@ -255,19 +272,29 @@ def _pairs(
     k = len(CAUSAL)
     scores[..., k:] *= np.sqrt(1.0 - correlation**2)
     scores[..., k:] += correlation * scores[..., :k]
-    counts = np.array([*CAUSAL.values(), *STYLE.values()])
-    levels = np.minimum((ndtr(scores) * counts).astype(int), counts - 1)
+    levels = to_levels(scores)
     topics = rng.integers(n_topics, size=n)
-    wording = rng.integers(3, size=n)
-    queries = [TOPICS[t].queries[w] for t, w in zip(topics, wording, strict=True)]
+    queries = ask(rng, topics)
     answers = [
-        [_answer(rng, int(t), level, n_topics) for level in pair]
+        [write_answer(rng, int(t), level, n_topics) for level in pair]
         for t, pair in zip(topics, levels, strict=True)
     ]
     return queries, answers, levels
 
 
-def _answer(rng: np.random.Generator, t: int, levels: np.ndarray, n_topics: int) -> str:
+def to_levels(scores: np.ndarray) -> np.ndarray:
+    """Levels of all attributes (last axis), each equally frequent, from standard normal scores."""
+    counts = np.array([*CAUSAL.values(), *STYLE.values()])
+    return np.minimum((ndtr(scores) * counts).astype(int), counts - 1)
+
+
+def ask(rng: np.random.Generator, topics: np.ndarray) -> list[str]:
+    """Word a question about each topic."""
+    wording = rng.integers(3, size=len(topics))
+    return [TOPICS[t].queries[w] for t, w in zip(topics, wording, strict=True)]
+
+
+def write_answer(rng: np.random.Generator, t: int, levels: np.ndarray, n_topics: int) -> str:
     """Write an answer with these levels of the attributes."""
     level: dict[str, Any] = dict(zip([*CAUSAL, *STYLE], levels.tolist(), strict=True))
     topic = TOPICS[t]
