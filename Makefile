@@ -20,7 +20,7 @@ PYTEST := $(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       a survival analysis of real patients: tables here, figures in demo-results/"
+	@echo "make demo       three worked analyses: tables here, a page with figures in demo-results/"
 	@echo "make test       every test that is not marked slow, and the examples in the docstrings"
 	@echo "make test-slow  the simulation studies"
 	@echo "make test-transformers  what needs torch: local models, networks as reward heads"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from causalrm import deconfound as deconfound
     from causalrm import llm as llm
     from causalrm import preference as preference
+    from causalrm import risk as risk
     from causalrm import survival as survival
     from causalrm import text as text
     from causalrm.attribution import Budget as Budget
@@ -64,6 +65,12 @@ if TYPE_CHECKING:
     from causalrm.preference import RewardResult as RewardResult
     from causalrm.preference import Thurstone as Thurstone
     from causalrm.preference import ThurstoneResult as ThurstoneResult
+    from causalrm.risk import Expertise as Expertise
+    from causalrm.risk import HeckmanModel as HeckmanModel
+    from causalrm.risk import HeckmanResult as HeckmanResult
+    from causalrm.risk import Prevalence as Prevalence
+    from causalrm.risk import RiskResult as RiskResult
+    from causalrm.risk import SelectiveLabelsModel as SelectiveLabelsModel
     from causalrm.survival import SurvivalRegression as SurvivalRegression
     from causalrm.survival import SurvivalResult as SurvivalResult
 
@@ -76,6 +83,7 @@ _PUBLIC = {
     "deconfound": "causalrm.deconfound",
     "llm": "causalrm.llm",
     "preference": "causalrm.preference",
+    "risk": "causalrm.risk",
     "survival": "causalrm.survival",
     "text": "causalrm.text",
     "Budget": "causalrm.attribution",
@@ -122,6 +130,12 @@ _PUBLIC = {
     "RewardResult": "causalrm.preference",
     "Thurstone": "causalrm.preference",
     "ThurstoneResult": "causalrm.preference",
+    "Expertise": "causalrm.risk",
+    "HeckmanModel": "causalrm.risk",
+    "HeckmanResult": "causalrm.risk",
+    "Prevalence": "causalrm.risk",
+    "RiskResult": "causalrm.risk",
+    "SelectiveLabelsModel": "causalrm.risk",
     "SurvivalRegression": "causalrm.survival",
     "SurvivalResult": "causalrm.survival",
 }

@@ -20,6 +20,7 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
     "public",
+    "benchmarks",
     "mathml",
     "llms",
 ]
@@ -47,7 +48,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"^(?!plot_)",  # demo.py and readme.py are commands, not pages
-    "subsection_order": ["../examples/survival", "*"],
+    "subsection_order": ["../examples/story", "../examples/survival", "*"],
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "api/backreferences",
     "doc_module": ("causalrm",),
@@ -87,4 +88,6 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
 }
-html_sidebars = {"index": [], "changelog": [], "contributing": []}
+html_sidebars = {
+    page: [] for page in ("index", "benchmarks", "validation", "changelog", "contributing")
+}

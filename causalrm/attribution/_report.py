@@ -59,6 +59,7 @@ def trace_frame(trace: list[tuple[int, int, Attribution]], game: Game) -> pd.Dat
                 "term": [c.name for c in game.players],
                 "estimate": a.phi,
                 "std_error": a.std_error,
+                "df": np.nan if a.df is None else a.df,
             }
         )
         for look, (calls, coalitions, a) in enumerate(trace, 1)
@@ -76,10 +77,11 @@ def assumptions(game: Game, found: Attribution, endpoint: dict[str, Any]) -> tup
                 "fit.sensitivity(template, value, policies) compares baselines",
             )
         )
-        shown = (
-            f"{endpoint['differing']} of {endpoint['repeated']} repeated calls differed"
-            if endpoint else "replies are drawn; compare fits of two halves of the archive"
-        )  # fmt: skip
+        shown = "the number is computed from the prompt alone"
+        if endpoint:
+            shown = f"{endpoint['differing']} of {endpoint['repeated']} repeated calls differed"
+        elif game.noisy:
+            shown = "replies are drawn; compare fits of two halves of the archive"
         out.append(
             Assumption(
                 "Replies",
@@ -88,13 +90,13 @@ def assumptions(game: Game, found: Attribution, endpoint: dict[str, Any]) -> tup
             )
         )
     if not found.exact:
-        best = min(found.held_out.values(), default=np.nan)
+        best = min(found.held_out.values(), default=None)
+        error = "" if best is None else f"mean squared error at pairs left out {best:.3g}; "
         out.append(
             Assumption(
                 "Coalitions not asked",
                 f"They are like those that were, given the method {found.method!r}",
-                f"mean squared error at pairs left out {best:.3g}; efficiency gap "
-                f"{found.efficiency_gap:.2g}; compare methods with reanalyse",
+                f"{error}efficiency gap {found.efficiency_gap:.2g}; compare methods with reanalyse",
             )
         )
     return tuple(out)

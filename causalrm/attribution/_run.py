@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from causalrm.attribution.archive import Archive, Key
-from causalrm.attribution.design import keys
+from causalrm.attribution.archive import Archive, Key, Row
+from causalrm.attribution.design import keys, prefixes
 from causalrm.attribution.template import Component, PromptTemplate, check_components
 from causalrm.attribution.values import SetFunction, Value
 from causalrm.core.errors import BackendError, CausalRMError, DataError, IdentificationError
@@ -94,9 +94,11 @@ class Evaluated:
 
 
 class Game:
-    """A template with a value function."""
+    """A template with a value function; its players may be merged into blocks."""
 
     def __init__(self, template: Any, value: Any) -> None:
+        self.blocks: np.ndarray | None = None  # (players, components)
+        self.whole: Archive | None = None
         if isinstance(template, PromptTemplate):
             if not isinstance(value, Value) or isinstance(value, SetFunction):
                 raise DataError(
@@ -128,6 +130,59 @@ class Game:
                 "Resample draws texts anew for every reply, so that at least 2 replies of each "
                 "coalition are needed to measure what the draws add: give replies=2 or more."
             )
+
+    def merge(self, labels: Sequence[tuple[str, ...]], whole: Archive) -> None:
+        """Let components of one label come and go together; replies are kept in `whole`."""
+        kept = list(dict.fromkeys(labels))
+        self.blocks = np.array([[label == own for label in labels] for own in kept])
+        roles = np.array([c.role for c in self.players])
+        self.players = check_components(
+            [
+                Component(
+                    " / ".join(own),
+                    group=own[:-1],
+                    role="neutral" if (roles[block] == "neutral").all() else "informative",
+                )
+                for own, block in zip(kept, self.blocks, strict=True)
+            ]
+        )
+        self.n, self.whole = len(self.players), whole
+
+    @property
+    def segments(self) -> tuple[tuple[str, int], ...]:
+        """The prompt in parts, each with the number of its player or -1."""
+        if not isinstance(self.template, PromptTemplate):
+            return tuple((c.text or c.name, i) for i, c in enumerate(self.players))
+        if self.blocks is None:
+            return self.template.segments
+        of = self.blocks.argmax(axis=0)
+        return tuple((text, int(of[i]) if i >= 0 else -1) for text, i in self.template.segments)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Numbers of each player's groups, outermost first; one alone is its own group."""
+        depth = max(len(c.group) for c in self.players)
+        names = [[str(c.group[:k]) + c.name * (len(c.group) < k) for c in self.players]
+                 for k in range(1, depth + 1)]  # fmt: skip
+        return np.array([np.unique(row, return_inverse=True)[1] for row in names])
+
+    def ask(
+        self, Z: np.ndarray, variant: np.ndarray, replicate: np.ndarray
+    ) -> Sequence[Row | float | None]:
+        """Ask for one reply per row."""
+        if self.blocks is None or self.whole is None:
+            return self.value.ask(self.template, Z, variant, replicate)
+        Z = Z.astype(int) @ self.blocks > 0
+        names = list(zip(keys(Z), variant.tolist(), replicate.tolist(), strict=True))
+        out = [self.whole.rows.get(name) for name in names]
+        new = np.array([i for i, row in enumerate(out) if row is None], dtype=int)
+        if len(new):
+            rows = self.value.ask(self.template, Z[new], variant[new], replicate[new])
+            for i, row in zip(new.tolist(), rows, strict=True):
+                out[i] = row
+            good = [i for i in new if out[i] is not None and np.isfinite(self.value.number(out[i]))]
+            self.whole.add([names[i] for i in good], [out[i] for i in good])
+        return out
 
     @property
     def cost_of_one(self) -> int:
@@ -210,7 +265,7 @@ class Run:
         variant = np.array([v for _, v, _ in part])
         replicate = np.array([r for *_, r in part])
         try:
-            rows = game.value.ask(game.template, Z, variant, replicate)
+            rows = game.ask(Z, variant, replicate)
         except CausalRMError:
             raise
         except Exception as error:
@@ -294,17 +349,38 @@ def outcomes(archive: Archive) -> pd.DataFrame:
         str(row.get("outcome", "ok")) if isinstance(row, dict) else "ok"
         for row in archive.rows.values()
     ]
-    counts = pd.Series(found, dtype=object).value_counts()
-    return pd.DataFrame(
-        {
-            "outcome": [str(x) for x in counts.index],
-            "count": counts.to_numpy(),
-            "share": counts.to_numpy() / max(len(found), 1),
-        }
-    )
+    return shares(pd.Series(found, dtype=object).value_counts())
+
+
+def shares(counts: pd.Series) -> pd.DataFrame:
+    """Outcome, count and share of each."""
+    n = counts.to_numpy()
+    names = [str(x) for x in counts.index]
+    return pd.DataFrame({"outcome": names, "count": n, "share": n / max(n.sum(), 1)})
 
 
 def _described(row: np.ndarray, players: Sequence[Component]) -> str:
     present = [c.name for c, on in zip(players, row, strict=True) if on]
     shown = ", ".join(present[:6]) + (", …" if len(present) > 6 else "")
     return f"with {len(present)} of {len(row)} components ({shown or 'none'})"
+
+
+def walked(orders: np.ndarray, Z: np.ndarray) -> np.ndarray:
+    """Pairs of orders all of whose prefixes were evaluated."""
+    have = set(keys(Z))
+    whole = [
+        all(set(keys(prefixes(pair[None]))) <= have for pair in orders[k : k + 2])
+        for k in range(0, len(orders) - 1, 2)
+    ] if len(have) < 2 ** Z.shape[1] else [True] * (len(orders) // 2)  # fmt: skip
+    return np.asarray(orders[: 2 * len(whole)][np.repeat(np.array(whole, dtype=bool), 2)])
+
+
+def interleaved(Z: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Complements next to one another, so that little is lost where a budget ends."""
+    size = Z.sum(axis=1)
+    ends = np.flatnonzero((size == 0) | (size == Z.shape[1]))
+    rest = np.setdiff1d(np.arange(len(Z)), ends)
+    half = len(rest) // 2
+    order = np.concatenate([ends, np.column_stack([rest[:half], rest[half : 2 * half]]).ravel()])
+    order = np.concatenate([order, rest[2 * half :]]).astype(int)
+    return Z[order], times[order]

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from causalrm.attribution._choice_design import choice_design
-from causalrm.attribution._run import Budget
+from causalrm.attribution._run import Budget, shares
 from causalrm.attribution.archive import Archive
-from causalrm.attribution.result import AttributionResult
+from causalrm.attribution.result import AttributionResult, effects
 from causalrm.attribution.shapley import PromptShapley
 from causalrm.attribution.template import Baseline, Component, Neutral, PromptTemplate
 from causalrm.attribution.values import ChoiceValue, _chosen, check_replies
 from causalrm.core import inference, random
 from causalrm.core.errors import CausalRMWarning, DataError, IdentificationError, warn
-from causalrm.core.result import COLUMNS, Assumption, LikelihoodResult, quantile
+from causalrm.core.result import Assumption, LikelihoodResult
 from causalrm.llm.reply import LanguageModel
 
 _QUESTION = "Answer with the letter of one option only."
@@ -71,11 +71,7 @@ class ChoiceResult(LikelihoodResult):
         jacobian[:, at] = b[others] / b[at] ** 2
         estimate = -b[others] / b[at]
         se = inference.delta_std_error(jacobian, v)
-        z = quantile(level)
-        p = inference.two_sided_p(estimate / se)
-        values = ([self.term[i] for i in others], estimate, se, estimate / se, p)
-        ends = (estimate - z * se, estimate + z * se)
-        return pd.DataFrame(dict(zip(COLUMNS, (*values, *ends), strict=True)))
+        return effects([self.term[i] for i in others], estimate, se, level)
 
     def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         lines = [
@@ -168,9 +164,11 @@ def conditional_logit(
         warnings.simplefilter("ignore")  # convergence is judged by the score below
         fit = model.fit(disp=False, method="bfgs", maxiter=200)
     b = np.asarray(fit.params)
-    information = _information(X.to_numpy() / scale, codes, b)
-    step = np.linalg.lstsq(information, np.asarray(model.score(b)), rcond=None)[0]
-    if not np.isfinite(b).all() or np.abs(step).max() > 0.01 or np.abs(b).max() > 30.0:
+    for _ in range(3):  # Newton: its steps are digits that BFGS leaves open
+        information = _information(X.to_numpy() / scale, codes, b)
+        step = np.linalg.lstsq(information, np.asarray(model.score(b)), rcond=None)[0]
+        b = b + step
+    if not np.isfinite(b).all() or np.abs(step).max() > 1e-6 or np.abs(b).max() > 30.0:
         raise IdentificationError(
             "The likelihood has no maximum: some attributes predict every choice. Ask more sets, "
             "or leave attributes out."
@@ -203,12 +201,12 @@ def conditional_logit(
         estimates=b / scale,
         covariances={"model": covariance},
         covariance="model",
-        loglik=float(fit.llf),
+        loglik=float(model.loglike(b)),
         n_params=X.shape[1],
         cost=cost,
         loglik_null=-float(np.log(taken["size"]).sum()),
         n_alternatives=len(data),
-        outcomes=pd.DataFrame({"outcome": ["chosen"], "count": [len(taken)], "share": [1.0]}),
+        outcomes=shares(pd.Series({"chosen": len(taken)})),
     )
 
 
@@ -247,10 +245,8 @@ def compare_choices(model: ChoiceResult, people: ChoiceResult, level: float = 0.
     for name, a, b in pairs:
         estimate = (a["estimate"] - b["estimate"]).to_numpy()
         se = np.hypot(a["std_error"].to_numpy(), b["std_error"].to_numpy())
-        z = quantile(level)
-        p = inference.two_sided_p(estimate / se)
-        values = (a["term"], estimate, se, estimate / se, p, estimate - z * se, estimate + z * se)
-        frame = pd.DataFrame({"group": name} | dict(zip(COLUMNS, values, strict=True)))
+        frame = effects(a["term"].tolist(), estimate, se, level)
+        frame.insert(0, "group", name)
         frame["model"], frame["people"] = a["estimate"], b["estimate"]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
@@ -427,14 +423,7 @@ class ChoiceExperiment:
             taken, occasion="occasion", chosen="chosen", attributes=list(self.attributes),
             cost=self.cost,
         )  # fmt: skip
-        table = pd.DataFrame(
-            {
-                "outcome": [str(x) for x in counts.index],
-                "count": counts.to_numpy(),
-                "share": counts.to_numpy() / counts.sum(),
-            }
-        )
-        return replace(found, outcomes=table, warnings=(*found.warnings, *log))
+        return replace(found, outcomes=shares(counts), warnings=(*found.warnings, *log))
 
     def template(
         self,

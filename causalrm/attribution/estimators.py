@@ -133,7 +133,8 @@ def estimate(
     if bernoulli:
         q = Link(Z, mean, count, True).probability(Z)
         smooth = (count * mean + 2.0 * q) / (count + 2.0)
-        var = smooth * (1.0 - smooth) / count
+        # of a mean that is itself drawn, p (1 - p) is too small by this factor on average
+        var = smooth * (1.0 - smooth) / count / (1.0 - count / (count + 2.0) ** 2)
     complete = n <= _EXACT_UP_TO and len(index) == 2**n
     if method == "exact" or (method == "auto" and complete):
         return _exact(Z, mean, var, index, whole)
@@ -195,14 +196,23 @@ def _permutation(
         rows[k] = found
     gains = np.empty((len(orders), n))
     weights = np.zeros((len(mean), n))  # phi = weights' mean
+    own = np.zeros((n, n))  # reply noise of each pair of orders, summed
     for k, order in enumerate(orders):
         gains[k, order] = np.diff(mean[rows[k]])
-        np.add.at(weights, (rows[k, 1:], order), 1.0 / len(orders))
-        np.add.at(weights, (rows[k, :-1], order), -1.0 / len(orders))
+        if k % 2 == 0:
+            half = np.zeros((len(mean), n))
+        np.add.at(half, (rows[k, 1:], order), 0.5)
+        np.add.at(half, (rows[k, :-1], order), -0.5)
+        if k % 2:
+            own += (half * var[:, None]).T @ half
+            weights += half / (len(orders) // 2)
     halves = 0.5 * (gains[0::2] + gains[1::2])
     phi = halves.mean(axis=0)
-    total = np.atleast_2d(np.cov(halves.T)) / len(halves)
     reply = (weights * var[:, None]).T @ weights
+    # Pairs share coalitions, each asked once: noise that they have in common does not spread them
+    m = len(halves)
+    shared = (m * m * reply - own) / (m * (m - 1))
+    total = np.atleast_2d(np.cov(halves.T)) / m + shared
     gap = float(phi.sum() - whole)
     return Attribution(phi, total - reply, reply, "permutation", gap, df=float(len(halves) - 1))
 
@@ -335,7 +345,7 @@ def _cross_fitted(
     folds = 5 if m < 1500 else 3
     fold = rng.permutation(m) % folds
     fold[0] = -1  # (all, none) is always known
-    predicted, phi, spread = np.zeros(m), np.zeros(n), np.zeros(n)
+    predicted, phi, spread, each = np.zeros(m), np.zeros(n), np.zeros(n), np.zeros((folds, n))
     covariance = np.zeros((n, n))
     for k in range(folds):
         surrogate = fit(fold != k)
@@ -343,9 +353,12 @@ def _cross_fitted(
         predicted[0] += surrogate.odd(pairs.Z[:1])[0] / folds
         own, error = surrogate.shapley(int(rng.integers(2**31)))
         phi += own / folds
+        each[k] = own
         spread += error / folds**2
         # the fits share most of their pairs, so that their average is about as noisy as each
         covariance += surrogate.covariance / folds
+    if not covariance.any():  # a surrogate that does not tell: by the jackknife over folds
+        covariance = (folds - 1) ** 2 / folds * np.cov(each.T)
     left = pairs.d - predicted
     if np.mean(left**2) < 1e-24 * np.mean(pairs.d**2):  # nothing is left to model
         post = Posterior(np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), left)

@@ -202,14 +202,14 @@ class AttributionPlots:
         angle = np.pi / 2 - 2 * np.pi * np.arange(n) / n
         x, y = np.cos(angle), np.sin(angle)
         top = max(float(pairs["estimate"].abs().max()) if len(pairs) else 0.0, 1e-300)
+        pairs["unsure"] = (pairs["conf_low"] <= 0.0) & (pairs["conf_high"] >= 0.0)
         for _, row in pairs.iloc[::-1].iterrows():
             i, j = map(int, row["players"].split(","))
-            unsure = row["conf_low"] <= 0.0 <= row["conf_high"]
             ax.plot(
                 x[[i, j]], y[[i, j]], zorder=1,
                 color=plotting.color(0 if row["estimate"] > 0 else 1),
                 linewidth=0.4 + 5.0 * abs(row["estimate"]) / top,
-                linestyle=(0, (2, 2)) if unsure else "-", alpha=0.75,
+                linestyle=(0, (2, 2)) if row["unsure"] else "-", alpha=0.75,
             )  # fmt: skip
         area = 40.0 + 500.0 * np.abs(r.phi) / max(float(np.abs(r.phi).max()), 1e-300)
         fill = [plotting.color(0 if p > 0 else 1) for p in r.phi]
@@ -218,10 +218,14 @@ class AttributionPlots:
             side = "center" if abs(x[i]) < 0.2 else "left" if x[i] > 0 else "right"
             ax.text(1.18 * x[i], 1.2 * y[i], name, ha=side, va="center", fontsize="small")
         ax.set(xlim=(-2.1, 2.1), ylim=(-1.6, 1.45), aspect="equal")
-        shades = [(0, "positive"), (1, "negative")]
-        handles = [Line2D([], [], color=plotting.color(k), linewidth=3) for k, _ in shades]
-        ax.legend(handles, [t for _, t in shades], frameon=False, fontsize="small", ncols=2,
-                  loc="lower center")  # fmt: skip
+        handles = [
+            Line2D([], [], color=plotting.color(k), linewidth=3, label=label)
+            for k, label in enumerate(("positive", "negative"))
+        ]
+        if pairs["unsure"].any():
+            label = f"{percent(level)} interval holds zero"
+            handles.append(Line2D([], [], color=plotting.GREY, linestyle=(0, (2, 2)), label=label))
+        ax.legend(handles=handles, frameon=False, fontsize="small", ncols=3, loc="lower center")
         return ax
 
     def convergence(self, ax: Axes | None = None, level: float = 0.95, most: int = 6) -> Axes:
@@ -290,7 +294,7 @@ def _words(r: AttributionResult, level: float) -> list[tuple[str, int, bool]]:
 
 
 def _colour(x: float) -> str:
-    """Blue for values that raise, orange for values that lower, white for none."""
+    """Purple for values that raise, orange for values that lower, white for none."""
     shades = colormaps["PuOr"]
     return str(to_hex(shades(0.5 + 0.38 * x)))
 

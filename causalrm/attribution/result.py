@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,24 @@ from causalrm.core.result import COLUMNS, Estimate, Result, Test, check_level, q
 
 if TYPE_CHECKING:
     from causalrm.attribution.plots import AttributionPlots
+
+
+def effects(
+    terms: Sequence[str],
+    estimate: np.ndarray,
+    std_error: np.ndarray,
+    level: float,
+    df: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Return the columns of every result frame; where `df` is not finite the law is normal."""
+    laws = [None if df is None or not math.isfinite(df[i]) else float(df[i])
+            for i in range(len(terms))]  # fmt: skip
+    half = np.array([quantile(level, law) for law in laws]) * std_error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = estimate / std_error
+    p = [float(inference.two_sided_p(x, law)) for x, law in zip(statistic, laws, strict=True)]
+    values = (list(terms), estimate, std_error, statistic, p, estimate - half, estimate + half)
+    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -33,6 +51,9 @@ class AttributionResult(Result):
     cov_sampling, cov_reply, cov_template : ndarray of shape (n, n)
         Because not all coalitions were asked; because replies are noisy; because the wording is
         one of many (zero with one wording: not measured).
+    df : float or None
+        Degrees of freedom of `cov_sampling` + `cov_reply`, where they come from a few orders of
+        the players; None where they are taken as known.
     template_df : int
         Wordings less one.
     value_none, value_all : float
@@ -63,6 +84,7 @@ class AttributionResult(Result):
     cov_sampling: np.ndarray
     cov_reply: np.ndarray
     cov_template: np.ndarray
+    df: float | None
     template_df: int
     value_none: float
     value_all: float
@@ -96,22 +118,15 @@ class AttributionResult(Result):
         return AttributionPlots(self)
 
     def _rows(self, terms: list[str], weights: np.ndarray, level: float) -> pd.DataFrame:
-        """Frame of weighted sums of values; t quantiles by Satterthwaite with few wordings."""
-        check_level(level)
+        """Frame of weighted sums of values; t by Satterthwaite with few wordings or orders."""
         estimate = weights @ self.phi
         variance = np.maximum(np.einsum("ij,jk,ik->i", weights, self.covariance, weights), 0.0)
         wording = np.einsum("ij,jk,ik->i", weights, self.cov_template, weights)
-        se = np.sqrt(variance)
-        half, p = np.empty(len(terms)), np.empty(len(terms))
         with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = estimate / se
-            df = self.template_df * (variance / wording) ** 2
-        for i in range(len(terms)):
-            own = float(df[i]) if wording[i] > 0 and math.isfinite(df[i]) else None
-            half[i] = quantile(level, own) * se[i]
-            p[i] = float(inference.two_sided_p(statistic[i], own))
-        values = (terms, estimate, se, statistic, p, estimate - half, estimate + half)
-        return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+            unsure = wording**2 / max(self.template_df, 1)
+            unsure += 0.0 if self.df is None else (variance - wording) ** 2 / self.df
+            df = variance**2 / unsure
+        return effects(terms, estimate, np.sqrt(variance), level, df)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return one row per component, in player order, with intervals at `level`."""
@@ -190,19 +205,26 @@ class AttributionResult(Result):
         Returns
         -------
         Test
-            Chi-squared.
+            Chi-squared, or Hotelling's as F where the covariance comes from a few orders.
         """
         used = [i for i, r in enumerate(self.roles) if role in (None, r)]
         if not used:
             raise DataError(f"No component has the role {role!r}.")
+        df = None if self.df is None else self.df - len(used) + 1.0
+        if df is not None and df < 1.0:
+            raise IdentificationError(
+                f"{int(self.df or 0) + 1} pairs of orders cannot test {len(used)} components "
+                "together: raise the budget to more pairs than components."
+            )
+        phi = self.phi[used] * (1.0 if df is None else np.sqrt(df / (self.df or 1.0)))
         try:
-            w, q, p = inference.wald(self.phi[used], self.covariance[np.ix_(used, used)])
+            w, q, p = inference.wald(phi, self.covariance[np.ix_(used, used)], df)
         except (ValueError, np.linalg.LinAlgError) as error:
             raise IdentificationError(
                 "The covariance of these values is singular: they are known exactly, or add up to "
                 "a known number. Look at their sizes instead."
             ) from error
-        return Test("all zero", w, q, p)
+        return Test("all zero", w if df is None else w / q, q, p, df)
 
     def token_noise(self, level: float = 0.95) -> TokenNoise:
         """Share of neutral components in what moves the decision; see `token_noise`."""
@@ -227,30 +249,20 @@ class AttributionResult(Result):
         Raises
         ------
         IdentificationError
-            When the index was not estimated; the message says what it needs.
+            When the fit was for single components.
         """
         table = self.interactions
         if table is None:
             raise IdentificationError("Interactions were not asked for: give order=2 or 3.")
         rows = table[table["index"] == index]
         if rows.empty:
-            known = ", ".join(table["index"].unique())
-            raise IdentificationError(
-                f"{index!r} needs all 2^{len(self.names)} coalitions (of at most 14 components); "
-                f"{self.n_coalitions} were asked, from which {known} can be estimated. Raise the "
-                "budget, or use one of these."
-            )
-        estimate, se = rows["estimate"].to_numpy(), rows["std_error"].to_numpy()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = estimate / se
-        half = quantile(level) * se
-        p = inference.two_sided_p(statistic)
-        values = (rows["term"], estimate, se, statistic, p, estimate - half, estimate + half)
-        frame = pd.DataFrame(
-            {"group": "order " + rows["order"].astype(str)}
-            | dict(zip(COLUMNS, values, strict=True))
+            known = tuple(table["index"].unique())
+            raise DataError(f"index must be one of {known}; got {index!r}.")
+        frame = effects(
+            rows["term"].tolist(), rows["estimate"].to_numpy(), rows["std_error"].to_numpy(), level
         )
-        return frame.reset_index(drop=True)
+        frame.insert(0, "group", "order " + rows["order"].astype(str).to_numpy())
+        return frame
 
     def convergence(self, level: float = 0.95) -> pd.DataFrame:
         """Return estimates by checkpoint, with intervals that hold at all of them at once.
@@ -261,11 +273,14 @@ class AttributionResult(Result):
         Returns
         -------
         DataFrame
-            look, calls, coalitions, term, estimate, std_error, conf_low, conf_high.
+            look, calls, coalitions, term, estimate, std_error, df, conf_low, conf_high.
         """
         check_level(level)
         out = self.trace.copy()
-        z = [quantile(1.0 - (1.0 - level) / (k * (k + 1))) for k in out["look"]]
+        z = [
+            quantile(1.0 - (1.0 - level) / (k * (k + 1)), None if np.isnan(df) else df)
+            for k, df in zip(out["look"], out["df"], strict=True)
+        ]
         out["conf_low"] = out["estimate"] - z * out["std_error"]
         out["conf_high"] = out["estimate"] + z * out["std_error"]
         return out
@@ -280,7 +295,8 @@ class AttributionResult(Result):
             ("Efficiency gap", f"{self.efficiency_gap:.2g}"),
             (
                 "Std. errors",
-                f"from coalitions {rms.iloc[0]:.2g}, replies {rms.iloc[1]:.2g}, wordings "
+                ("" if self.df is None else f"t({self.df:g}); ")
+                + f"from coalitions {rms.iloc[0]:.2g}, replies {rms.iloc[1]:.2g}, wordings "
                 + (f"{rms.iloc[2]:.2g}" if self.template_df else "not measured (one wording)"),
             ),
             (

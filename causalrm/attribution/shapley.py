@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from causalrm.attribution import _kernels
 from causalrm.attribution._interactions import interactions, least_coalitions
+from causalrm.attribution._refine import refine
 from causalrm.attribution._report import (
     assumptions,
     endpoint_of,
@@ -17,9 +19,18 @@ from causalrm.attribution._report import (
     trace_frame,
     variants_frame,
 )
-from causalrm.attribution._run import Budget, Evaluated, Game, Run, Spent, outcomes
+from causalrm.attribution._run import (
+    Budget,
+    Evaluated,
+    Game,
+    Run,
+    Spent,
+    interleaved,
+    outcomes,
+    walked,
+)
 from causalrm.attribution.archive import Archive, header
-from causalrm.attribution.design import next_coalitions, prefixes, random_orders
+from causalrm.attribution.design import keys, next_coalitions, prefixes, random_orders
 from causalrm.attribution.estimators import METHODS, Attribution, estimate
 from causalrm.attribution.result import AttributionResult
 from causalrm.attribution.template import Baseline, PromptTemplate
@@ -122,11 +133,11 @@ class PromptShapley(Estimator):
         BackendError
             When the value function raises, or a call gives no answer at all.
         """
-        game = self._game(template, value)
+        return self._fit(self._game(template, value), archive)
+
+    def _fit(self, game: Game, archive: Archive | str | Path | None) -> Self:
         self.archive_ = archive if isinstance(archive, Archive) else Archive(archive)
-        stored = self.archive_.header.get("entropy")
-        seed = int(stored) if stored is not None and self.rng is None else self.rng
-        rng, entropy = random.resolve(seed)
+        rng, entropy = self._entropy(self.archive_)
         names = [c.name for c in game.players]
         self.archive_.open(header(names, game.mark, game.value.fingerprint(), entropy))
         run = Run(game, self.archive_, self.budget or Budget())
@@ -166,6 +177,61 @@ class PromptShapley(Estimator):
         entropy = random.resolve(self.rng)[1]
         self.result_ = self._result(game, run, entropy, [], "archive", [])
         return self
+
+    def refine(
+        self,
+        template: Any,
+        value: Any,
+        *,
+        least: float = 0.0,
+        level: float = 0.95,
+        archive: Archive | str | Path | None = None,
+    ) -> Self:
+        """Attribute to groups first, and look inside those whose value is not zero.
+
+        For long texts: sections, then the sentences of the sections that matter, then their
+        words. The players are the outermost groups; a group whose interval excludes zero is
+        replaced by what it holds, and so on until none is left. Owen values: the parts of a
+        group share its value.
+
+        Parameters
+        ----------
+        template, value
+            As in `fit`, with ``Component(..., group=...)``; `PromptTemplate.from_text` gives
+            nested groups.
+        least : float, default 0
+            Groups with a value of at most this size stay whole, too.
+        level : float, default 0.95
+            Of the intervals that decide; they are not corrected for the number of groups.
+        archive : Archive, str or path, optional
+            As in `fit`. What a stage has asked the next does not ask again.
+
+        Returns
+        -------
+        self
+            The values of the last stage, with ``kind="owen"``. The budget is that of each
+            stage. ``result_.diagnostics["refined"]`` names the groups that were opened.
+        """
+        game = self._game(template, value)
+        whole = archive if isinstance(archive, Archive) else Archive(archive)
+        entropy = self._entropy(whole)[1]
+        names = [c.name for c in game.players]
+        whole.open(header(names, game.mark, game.value.fingerprint(), entropy))
+
+        def stage(kind: str) -> PromptShapley:
+            method = "permutation" if kind == "owen" and self.method != "exact" else self.method
+            return PromptShapley(method, self.budget, rng=entropy, kind=kind)
+
+        self.archive_ = whole
+        fit, opened = refine(lambda: Game(template, value), whole, stage, least, level)
+        seen = dict(fit.result_.diagnostics) | {"refined": opened}
+        self.result_ = replace(fit.result_, call=self._call({}), kind="owen", diagnostics=seen)
+        return self
+
+    def _entropy(self, archive: Archive) -> tuple[np.random.Generator, int]:
+        """The seed, or without one that of an archive which is continued."""
+        stored = archive.header.get("entropy")
+        return random.resolve(int(stored) if stored and self.rng is None else self.rng)
 
     def plan(self, template: PromptTemplate, value: Value) -> Plan:
         """Count calls, tokens and money of `fit` without sending anything.
@@ -299,14 +365,15 @@ class PromptShapley(Estimator):
                 orders = np.concatenate([orders, new]) if pairs else orders
                 run.archive.add_orders(orders)
                 Z = prefixes(orders)
-                Z = Z[[mask not in run.times for mask in _keys(Z)]]
+                Z = Z[[mask not in run.times for mask in keys(Z)]]
                 times = np.ones(len(Z), dtype=int)
             else:
                 Z, times = next_coalitions(n, goal - have, rng, run.Z, noisy=game.noisy)
-                Z, times = _interleaved(Z, times)
+                Z, times = interleaved(Z, times)
             run.ask(Z, times)
             spent = have + int(times.sum())
-            last = not len(Z) or goal >= total or (walks and total - spent < 2 * (n - 1))
+            left = total - spent >= 2 * (n - 1) if walks else len(Z) > 0  # a pair of orders more
+            last = goal >= total or not left
             if last and not trace:
                 return "complete" if complete and not game.noisy else "calls"
             if len(Z):
@@ -322,7 +389,7 @@ class PromptShapley(Estimator):
 
     def _structure(self, game: Game) -> dict[str, Any]:
         if self.kind == "owen":
-            return {"groups": group_levels(game)}
+            return {"groups": game.levels}
         if self.kind == "ordered":
             return {"stages": np.array([c.stage for c in game.players])}
         return {}
@@ -339,7 +406,7 @@ class PromptShapley(Estimator):
         method = self.method
         complete = game.n <= 20 and len(found.Z) == 2**game.n
         if self.kind != "shapley":
-            levels = group_levels(game) if self.kind == "owen" else None
+            levels = game.levels if self.kind == "owen" else None
             if complete and not noise.any() and levels is not None and len(levels) == 1:
                 table = np.empty(2**game.n)
                 table[found.Z @ (1 << np.arange(game.n))] = mean
@@ -352,7 +419,7 @@ class PromptShapley(Estimator):
         if method == "permutation" and complete and not len(orders):
             orders = random_orders(game.n, _FREE_ORDERS, rng, **self._structure(game))
         if method == "permutation":
-            orders = _walked(orders, found.Z)
+            orders = walked(orders, found.Z)
         with blas_limit(1):  # many small matrices
             return estimate(
                 found.Z, mean, noise, count, method=method,
@@ -408,10 +475,6 @@ class PromptShapley(Estimator):
         table = None
         if self.order > 1:
             table = interactions(found.Z, found.mean, found.noise, game.players, self.order)
-        segments = (
-            game.template.segments if isinstance(game.template, PromptTemplate)
-            else tuple((c.text or c.name, i) for i, c in enumerate(game.players))
-        )  # fmt: skip
         return AttributionResult(
             call=self._call({}),
             n_obs=len(run.archive),
@@ -428,6 +491,7 @@ class PromptShapley(Estimator):
             cov_sampling=attribution.cov_sampling,
             cov_reply=attribution.cov_reply,
             cov_template=template,
+            df=attribution.df,
             template_df=df,
             value_none=float(found.mean[size == 0][0]),
             value_all=float(found.mean[size == game.n][0]),
@@ -438,43 +502,5 @@ class PromptShapley(Estimator):
             variants=variants_frame(game, found, size),
             trace=trace_frame(trace, game),
             interactions=table,
-            segments=segments,
+            segments=game.segments,
         )
-
-
-def group_levels(game: Game) -> np.ndarray:
-    """Numbers of each player's groups, outermost level first; a player alone is its own group."""
-    depth = max(len(c.group) for c in game.players)
-    levels = np.empty((depth, game.n), dtype=int)
-    for k in range(depth):
-        names = [
-            str(c.group[: k + 1]) if len(c.group) > k else f"{c.group} {c.name}"
-            for c in game.players
-        ]
-        levels[k] = np.unique(names, return_inverse=True)[1]
-    return levels
-
-
-def _keys(Z: np.ndarray) -> list[bytes]:
-    return [row.tobytes() for row in np.packbits(Z, axis=1)]
-
-
-def _walked(orders: np.ndarray, Z: np.ndarray) -> np.ndarray:
-    """Pairs of orders all of whose prefixes were evaluated."""
-    have = set(_keys(Z))
-    whole = [
-        all(set(_keys(prefixes(pair[None]))) <= have for pair in orders[k : k + 2])
-        for k in range(0, len(orders) - 1, 2)
-    ] if len(have) < 2 ** Z.shape[1] else [True] * (len(orders) // 2)  # fmt: skip
-    return np.asarray(orders[: 2 * len(whole)][np.repeat(np.array(whole, dtype=bool), 2)])
-
-
-def _interleaved(Z: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Complements next to one another, so that little is lost where a budget ends."""
-    size = Z.sum(axis=1)
-    ends = np.flatnonzero((size == 0) | (size == Z.shape[1]))
-    rest = np.setdiff1d(np.arange(len(Z)), ends)
-    half = len(rest) // 2
-    order = np.concatenate([ends, np.column_stack([rest[:half], rest[half : 2 * half]]).ravel()])
-    order = np.concatenate([order, rest[2 * half :]]).astype(int)
-    return Z[order], times[order]

@@ -70,7 +70,8 @@ class Link:
         beta = np.zeros(self.n + 1)
         beta[0] = logit(np.clip(np.average(value, weights=w), 0.01, 0.99))
         first = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
-        self.left, self.right = first.T
+        self.left: np.ndarray = first[:, 0]
+        self.right: np.ndarray = first[:, 1]
         beta = np.concatenate([beta, np.zeros(len(first))])
         beta, df, fitted, spread = _penalised(
             self._columns(X, *first.T), value, w, beta, self.n, bernoulli

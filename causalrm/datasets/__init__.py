@@ -9,6 +9,7 @@ where observation starts late, `lower` and `upper` where a time is known up to a
 from __future__ import annotations
 
 from causalrm.datasets._acs_like import AcsLikeTruth, make_acs_like
+from causalrm.datasets._answers import AnswerLogTruth, make_answer_log
 from causalrm.datasets._forecasts import fetch_folktexts, fetch_llm_forecasts
 from causalrm.datasets._logged import (
     HeadlineTruth,
@@ -16,9 +17,17 @@ from causalrm.datasets._logged import (
     make_headlines,
     make_logged_rewards,
 )
-from causalrm.datasets._observational import fetch_401k, load_cps, load_lalonde, load_nhefs
+from causalrm.datasets._observational import (
+    fetch_401k,
+    load_cps,
+    load_lalonde,
+    load_mroz,
+    load_nhefs,
+    load_thornton,
+)
 from causalrm.datasets._preferences import PreferenceTruth, make_preferences
 from causalrm.datasets._public import fetch_e1684
+from causalrm.datasets._selective import SelectiveTruth, make_selective_labels
 from causalrm.datasets._simulated import Simulated
 from causalrm.datasets._survival import (
     load_diabetes,
@@ -43,9 +52,11 @@ from causalrm.datasets._votes import (
 
 __all__ = [
     "AcsLikeTruth",
+    "AnswerLogTruth",
     "HeadlineTruth",
     "LoggedTruth",
     "PreferenceTruth",
+    "SelectiveTruth",
     "Simulated",
     "SurvivalTruth",
     "fetch_401k",
@@ -65,14 +76,18 @@ __all__ = [
     "load_lalonde",
     "load_larynx",
     "load_lung",
+    "load_mroz",
     "load_multicenter_aids_cohort",
     "load_nhefs",
     "load_puddings",
     "load_rossi",
+    "load_thornton",
     "load_waltons",
     "make_acs_like",
+    "make_answer_log",
     "make_headlines",
     "make_logged_rewards",
     "make_preferences",
+    "make_selective_labels",
     "make_survival",
 ]

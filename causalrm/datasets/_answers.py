@@ -101,7 +101,7 @@ class AnswerLogTruth(AnswerTruth):
         """
         generator, _ = resolve(rng)
         p = expit(self.reward(queries, a) - self.reward(queries, b))
-        return (generator.random(len(p)) < p).astype(float)
+        return np.asarray(generator.random(len(p)) < p, dtype=float)
 
 
 def make_answer_log(
@@ -195,12 +195,12 @@ def make_answer_log(
     habit = 0.5 * error_sd * generator.standard_normal(agents)[data["agent"]]
     data["rating"] = (
         6.0
-        + truth.labeller(data["query"], data["answer"])
+        + truth.labeller(list(data["query"]), list(data["answer"]))
         + wait_effect * data["wait"]
         + habit
         + np.sqrt(0.75) * error_sd * generator.standard_normal(n)
     )
-    scale = truth._scale(truth.reward(data["query"], data["answer"]))
+    scale = truth._scale(truth.reward(list(data["query"]), list(data["answer"])))
     days = scale * generator.weibull(_SHAPE, n)
     data["days"] = np.minimum(days, _STUDY_DAYS)
     data["complaint"] = (days <= _STUDY_DAYS).astype(int)

@@ -1,4 +1,4 @@
-"""Observational studies with a known or much studied effect: 401(k), LaLonde, NHEFS."""
+"""Observational studies: effects (401(k), LaLonde, NHEFS) and selected outcomes (HIV, Mroz)."""
 
 from __future__ import annotations
 
@@ -208,3 +208,92 @@ def load_nhefs() -> pd.DataFrame:
     """
     frame: pd.DataFrame = _causaldata("nhefs_complete").copy()
     return frame.astype({"qsmk": "int64"})
+
+
+def load_thornton() -> pd.DataFrame:
+    """HIV tests in Malawi in 2004, and who came to learn the result (Thornton's experiment).
+
+    Everybody gave a sample; the result lay at a clinic some weeks later. A voucher, drawn at
+    random, paid some of them for coming. The result is known whether or not they came, so that a
+    method for outcomes seen only for some can be compared with the truth.
+
+    Returns
+    -------
+    pandas.DataFrame
+        2,894 rows, one per person who was tested, from the package causaldata.
+
+        ============================ ======= =============================================
+        column                       dtype   meaning
+        ============================ ======= =============================================
+        ``villnum``                  float   village; missing for 4
+        ``got``                      int     1 came to learn the result
+        ``hiv2004``                  float   1 HIV positive; missing for 14 indeterminate
+        ``age``                      float   years; missing for 6
+        ``distvct``                  float   km from home to the place of the results
+        ``any``, ``tinc``            float   1 had a voucher; its worth, dollars; missing
+                                             for 60
+        ============================ ======= =============================================
+
+    Raises
+    ------
+    MissingDependencyError
+        Without the package causaldata.
+
+    References
+    ----------
+    Thornton (2008), The demand for, and impact of, learning HIV status, American Economic Review
+    98(5), 1829-1863, doi 10.1257/aer.98.5.1829.
+
+    Examples
+    --------
+    >>> from causalrm.datasets import load_thornton
+    >>> load_thornton().groupby("got")["hiv2004"].mean().round(3).to_dict()
+    {0: 0.071, 1: 0.061}
+    """
+    frame: pd.DataFrame = _causaldata("thornton_hiv")
+    frame = frame[frame["got"].notna()].reset_index(drop=True).astype(float)
+    frame["hiv2004"] = frame["hiv2004"].where(frame["hiv2004"] >= 0)
+    columns = ["villnum", "got", "hiv2004", "age", "distvct", "any", "tinc"]
+    return frame[columns].astype({"got": "int64"})
+
+
+def load_mroz() -> pd.DataFrame:
+    """Wages and labour-force participation of married women in the USA, 1975 (Mroz's data).
+
+    Returns
+    -------
+    pandas.DataFrame
+        753 rows, one per woman, from the package causaldata.
+
+        ============================ ======= =============================================
+        column                       dtype   meaning
+        ============================ ======= =============================================
+        ``lfp``                      int     1 worked for pay in 1975
+        ``lwg``                      float   log wage per hour; missing for the 325 who did
+                                             not work (the package has imputed values there)
+        ``k5``, ``k618``             int     children aged 5 or less, and 6 to 18
+        ``age``                      int     years
+        ``wc``, ``hc``               int     1 the wife, 1 the husband went to college
+        ``inc``                      float   income of the family without hers, 1,000 dollars
+        ============================ ======= =============================================
+
+    Raises
+    ------
+    MissingDependencyError
+        Without the package causaldata.
+
+    References
+    ----------
+    Mroz (1987), The sensitivity of an empirical model of married women's hours of work to economic
+    and statistical assumptions, Econometrica 55(4), 765-799, doi 10.2307/1911029.
+
+    Examples
+    --------
+    >>> from causalrm.datasets import load_mroz
+    >>> load_mroz().groupby("wc")["lwg"].mean().round(3).to_dict()
+    {0: 1.064, 1: 1.44}
+    """
+    frame: pd.DataFrame = _causaldata("Mroz")
+    whole = {c: "int64" for c in ("lfp", "k5", "k618", "age", "wc", "hc")}
+    out = frame[["lfp", "lwg", "k5", "k618", "age", "wc", "hc", "inc"]].astype(whole)
+    return out.assign(lwg=out["lwg"].where(out["lfp"] == 1))

@@ -285,7 +285,7 @@ def _pairs(
 def to_levels(scores: np.ndarray) -> np.ndarray:
     """Levels of all attributes (last axis), each equally frequent, from standard normal scores."""
     counts = np.array([*CAUSAL.values(), *STYLE.values()])
-    return np.minimum((ndtr(scores) * counts).astype(int), counts - 1)
+    return np.asarray(np.minimum((ndtr(scores) * counts).astype(int), counts - 1))
 
 
 def ask(rng: np.random.Generator, topics: np.ndarray) -> list[str]:

@@ -4,6 +4,7 @@ from causalrm.deconfound.absorb import AbsorbedResult, absorbed_regression
 from causalrm.deconfound.effects import EffectResult, average_effect
 from causalrm.deconfound.fusion import FusionResult, fuse
 from causalrm.deconfound.heterogeneity import HeterogeneityResult, heterogeneity
+from causalrm.deconfound.offset import OffsetResult, offset_reward
 from causalrm.deconfound.policy import PolicyResult, policy_value
 from causalrm.deconfound.result import DeconfoundedResult
 from causalrm.deconfound.reward import DeconfoundedReward
@@ -17,6 +18,7 @@ __all__ = [
     "EffectResult",
     "FusionResult",
     "HeterogeneityResult",
+    "OffsetResult",
     "PolicyResult",
     "SensitivityResult",
     "absorbed_regression",
@@ -24,6 +26,7 @@ __all__ = [
     "e_value",
     "fuse",
     "heterogeneity",
+    "offset_reward",
     "policy_value",
     "sensitivity",
 ]

@@ -18,14 +18,21 @@ from causalrm.core.errors import (
     ConvergenceError,
     DataError,
     IdentificationError,
-    IdentificationWarning,
-    warn,
 )
 from causalrm.core.frame import Source, check, scan
-from causalrm.core.inference import sandwich
+from causalrm.core.inference import by_cluster, sandwich
 from causalrm.core.linear import dependent_columns, least_squares
+from causalrm.core.random import RNG
 from causalrm.core.result import Assumption, LikelihoodResult
 from causalrm.deconfound import _kernels_absorb as k
+from causalrm.deconfound.few_clusters import (
+    BOOTSTRAP,
+    MOST,
+    Sums,
+    cluster_sums,
+    warn_of_few,
+    wild_bootstrap,
+)
 
 _COLUMNS_AT_ONCE = 16
 
@@ -207,6 +214,8 @@ class AbsorbedResult(LikelihoodResult):
         The same without those of columns nested in the clusters.
     r2_within : float
         Share of the demeaned outcome's variance that the coefficients explain.
+    cluster_sums : tuple of ndarray or None
+        What `wild_bootstrap` needs of each cluster, where clusters are few.
     """
 
     effects: Mapping[str, pd.Series]
@@ -216,10 +225,15 @@ class AbsorbedResult(LikelihoodResult):
     df_model: int
     df_cluster: int | None
     r2_within: float
+    cluster_sums: Sums | None = None
 
     @property
     def _df(self) -> float | None:
         return super()._df if self.covariance == "cluster" else float(self.n_obs - self.df_model)
+
+    def wild_bootstrap(self, level: float = 0.95, draws: int = 9999, rng: RNG = 0) -> pd.DataFrame:
+        """Tests and intervals that hold with few clusters; see `DeconfoundedResult`."""
+        return wild_bootstrap(self.term, self.estimates, self.cluster_sums, level, draws, rng)
 
     def predict_effects(self, data: Any) -> pd.DataFrame:
         """Fixed effects of every row, to be subtracted from the outcome.
@@ -406,7 +420,7 @@ def absorbed_regression(
         "model": bread * (ssr / df),
         "robust": sandwich(bread, scores @ scores.T, n / df),
     }
-    df_cluster = df_resid = None
+    df_cluster = df_resid = kept = None
     if cluster is not None:
         group, present = _compact(columns[cluster], len(levels[cluster]))
         n_groups = len(present)
@@ -423,13 +437,12 @@ def absorbed_regression(
         sums = np.stack([np.bincount(group, weights=s, minlength=n_groups) for s in scores])
         factor = (n - 1) / (n - df_cluster) * n_groups / (n_groups - 1)
         covariances["cluster"] = sandwich(bread, sums @ sums.T, factor)
-        if n_groups < 30:
-            warn(
-                f"Only {n_groups} clusters: clustered standard errors are often too small with "
-                "fewer than 30. Prefer a wild cluster bootstrap.",
-                IdentificationWarning,
-                log,
-            )
+        warn_of_few(n_groups, cluster, log, BOOTSTRAP)
+        if n_groups <= MOST[0] and p <= MOST[1]:
+            u = bread @ values[1:]
+            slopes = (u[:, None] * (values[1:] if w is None else w * values[1:])).reshape(p * p, n)
+            by = by_cluster(group, np.concatenate([u * we, slopes]), n_groups)
+            kept = cluster_sums(by, bread)
     kind = covariance
     if kind == "auto":
         kind = "cluster" if cluster else "robust" if weights else "model"
@@ -473,6 +486,7 @@ def absorbed_regression(
         df_model=k_all,
         df_cluster=df_cluster,
         r2_within=1.0 - ssr / float(gram[0, 0]),
+        cluster_sums=kept,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,19 @@ from causalrm.core.design import formula_text, prepare
 from causalrm.core.encoding import Design
 from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
 from causalrm.core.frame import check
+from causalrm.core.inference import by_cluster
 from causalrm.core.random import RNG, resolve, seed_int, spawn
 from causalrm.core.result import Assumption, Estimate, Result
+from causalrm.deconfound.few_clusters import (
+    BOOTSTRAP,
+    FEW,
+    MOST,
+    Sums,
+    cluster_sums,
+    wild_bootstrap,
+)
 from causalrm.deconfound.folds import FOLD, Columns, Folds, with_folds
+from causalrm.deconfound.jackknife import each_left_out, theta_of
 from causalrm.deconfound.learners import (
     LINEAR,
     LOGISTIC,
@@ -60,6 +70,8 @@ class EffectResult(Result):
         estimate and S, and the variance of S.
     benchmarks : pandas.DataFrame
         Strength of observed covariates: `cf_y`, `cf_d`, and the estimate `without` them.
+    cluster_sums : tuple of ndarray or None
+        What `wild_bootstrap` needs of each cluster, where clusters are few.
     """
 
     treatment: str
@@ -71,6 +83,7 @@ class EffectResult(Result):
     splits: pd.DataFrame
     moments: Mapping[str, float]
     benchmarks: pd.DataFrame
+    cluster_sums: Sums | None = None
 
     @property
     def std_error(self) -> float:
@@ -85,6 +98,11 @@ class EffectResult(Result):
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return one row, with the columns of every result frame."""
         return self.effect(level).to_frame()
+
+    def wild_bootstrap(self, level: float = 0.95, draws: int = 9999, rng: RNG = 0) -> pd.DataFrame:
+        """Test and interval that hold with few clusters; see `DeconfoundedResult`."""
+        theta = np.array([self.estimate])
+        return wild_bootstrap((self.treatment,), theta, self.cluster_sums, level, draws, rng)
 
     def sensitivity(self, null: float = 0.0) -> SensitivityResult:
         """How strong an unobserved confounder must be to explain the effect away.
@@ -195,8 +213,9 @@ def average_effect(
     Notes
     -----
     The standard error comes from the influence of every row (n/(n - k) for least squares, G/(G - 1)
-    under clusters). Over repeated splits the estimate is the median and the squared error
-    ``median(se_r**2 + (theta_r - theta)**2)``.
+    under clusters), or with linear nuisances and few clusters from leaving each cluster out: up to
+    100 with "plr", fewer than 30 with "aipw" and "ipw". Over repeated splits the estimate is the
+    median and the squared error ``median(se_r**2 + (theta_r - theta)**2)``.
 
     References
     ----------
@@ -250,7 +269,7 @@ def average_effect(
     n_clusters = None
     if cluster:
         n_clusters = next(len(c.levels or ()) for c in reader.columns if c.name == cluster)
-        check_clusters(n_clusters, cluster, log)
+        check_clusters(n_clusters, cluster, log, BOOTSTRAP)
     generators = spawn(rng, repeats) if method in ("plr", "aipw") else [np.random.default_rng(0)]
     defaults = {"outcome": LINEAR, "treatment": LOGISTIC if method == "aipw" else LINEAR}
     learners = learners_of(nuisance, defaults)
@@ -270,8 +289,11 @@ def average_effect(
         design.terms[1:], w / w.mean(), bool(weights), estimand == "att", learners, clip, trim,
         _interactions(interact, design),
     )  # fmt: skip
-    names = (outcome, treatment, cluster, weights)
-    results = [_split(method, task, rows, design, names, folds, g, fast) for g in generators]
+    names = (outcome, treatment, cluster, weights, n_clusters)
+    results = [
+        _split(method, task, rows, design, names, folds, g, fast, nuisance is None)
+        for g in generators
+    ]
     codes = None if cluster is None else np.asarray(columns[cluster])
     kinds = [_kinds(found, codes, n_clusters) for found in results]
     kind = covariance if covariance != "auto" else "cluster" if cluster else "robust"
@@ -288,6 +310,11 @@ def average_effect(
         errors[name] = float(np.sqrt(total[0, 0]))
     middle = results[int(np.argsort(thetas[:, 0])[(len(results) - 1) // 2])]
     _judge(middle.overlap, task, treatment, log)
+    sums = None
+    if codes is not None and n_clusters is not None:
+        by = by_cluster(codes, np.stack([middle.influence, middle.slope]), n_clusters)
+        by[:, 0] = by[:, 0] if middle.left is None else middle.left
+        sums = cluster_sums(by, np.eye(1))
     moments: dict[str, float] = {}
     if middle.moments:
         for name in ("sigma2", "nu2", "outcome_variance"):
@@ -328,6 +355,7 @@ def average_effect(
         splits=pd.DataFrame({"estimate": thetas[:, 0], "std_error": [k[0][kind] for k in kinds]}),
         moments=moments,
         benchmarks=shorter,
+        cluster_sums=sums,
     )
 
 
@@ -342,15 +370,16 @@ def _interactions(interact: Sequence[str], design: Design) -> tuple[str, ...]:
 
 def _split(
     method: str, task: Task, rows: Rows, design: Design, names: tuple[Any, ...], folds: int,
-    generator: np.random.Generator, fast: bool,
+    generator: np.random.Generator, fast: bool, linear: bool,
 ) -> Found:  # fmt: skip
     """Estimate once, from one random split where the method needs one."""
-    outcome, treatment, cluster, weights = names
+    outcome, treatment, cluster, weights, n_clusters = names
     if method in ("difference", "regression"):
         return regression(task)
     if method == "ipw":
-        return ipw(task, generator)
-    split = with_folds(rows, Folds(folds, seed_int(generator), cluster))
+        return _left_out(ipw(task, generator), lambda t, _: ipw(t, generator), task, names, rows)
+    cut = Folds(folds, seed_int(generator), cluster)
+    split = with_folds(rows, cut)
     if fast:
         confounder = Columns((treatment,), (treatment,))
         fit = partial_out(
@@ -359,10 +388,20 @@ def _split(
         )  # fmt: skip
         left = residuals(split, fit)
         found = plr(task, left.outcome, left.confounders[0])
+        if cluster and n_clusters <= MOST[0]:
+            fold_of = cut.codes({cluster: np.arange(n_clusters)}, 0)
+            each = each_left_out(split, fit, cluster, fold_of, 0.0)
+            thetas = [float(theta_of("plr", one, 0.0)[0]) for one in each]
+            found = found.without(thetas) if len(thetas) == n_clusters else found
     else:
         fold = np.asarray(split.sample(rows.n_obs).columns[FOLD])
         if method == "aipw":
-            return aipw(task, fold, generator)
+            found = aipw(task, fold, generator)
+            if not linear:
+                return found
+            return _left_out(
+                found, lambda t, keep: aipw(t, fold[keep], generator), task, names, rows
+            )
         w = task.w if task.weighted else None
         y = cross_fit(task.learners["outcome"], task.x, task.y, fold, generator, w)
         d = cross_fit(task.learners["treatment"], task.x, task.d, fold, generator, w)
@@ -375,12 +414,37 @@ def _split(
     return found
 
 
+def _left_out(
+    found: Found, again: Callable[[Task, np.ndarray], Found], task: Task, names: tuple[Any, ...],
+    rows: Rows,
+) -> Found:  # fmt: skip
+    """Influence of few clusters by estimating without each."""
+    cluster, n_clusters = names[2], names[4]
+    if not cluster or n_clusters >= FEW:
+        return found
+    codes = np.asarray(rows.sample(rows.n_obs).columns[cluster])
+    thetas = []
+    for g in range(n_clusters):
+        keep = codes != g
+        w = task.w[keep]
+        part = replace(task, y=task.y[keep], d=task.d[keep], x=task.x[keep], w=w / w.mean())
+        try:
+            thetas.append(again(part, keep).theta)
+        except IdentificationError:  # the estimate needs every cluster
+            return found
+    return found.without(thetas)
+
+
 def _kinds(
     found: Found, codes: np.ndarray | None, n_clusters: int | None
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Standard errors by kind, and covariances of the estimate and S by kind."""
     second = found.moments.get("influence", np.zeros_like(found.influence))
     joint = variances(np.stack([found.influence, second]), codes, n_clusters)
+    if codes is not None and found.left is not None:
+        sums = by_cluster(codes, np.stack([found.influence, second]), len(found.left))
+        sums[:, 0] = found.left
+        joint["cluster"] = sums.T @ sums * len(sums) / (len(sums) - 1)
     errors = {kind: math.sqrt(v[0, 0]) for kind, v in joint.items()} | found.std_errors
     return errors, joint
 

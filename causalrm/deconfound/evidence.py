@@ -17,6 +17,7 @@ from causalrm.core.errors import (
     warn,
 )
 from causalrm.core.result import Assumption
+from causalrm.deconfound.few_clusters import BOOTSTRAP, warn_of_few
 from causalrm.deconfound.result import COMPARATORS
 from causalrm.deconfound.task import Fitted, Task
 
@@ -96,7 +97,8 @@ def check_outcome(task: Task, log: list[str]) -> None:
     warn(
         f"The outcome {task.outcome!r} is {what}: effects are differences of its mean, and "
         f"deconfounded outcomes and rewards can leave {range_}. They order texts and enter least "
-        "squares; do not read them as probabilities or counts.",
+        "squares; do not read them as probabilities or counts. offset_reward() works with log-odds "
+        "or log-means.",
         CausalRMWarning,
         log,
     )
@@ -112,14 +114,8 @@ def check_clusters(task: Task, log: list[str]) -> None:
             f"Expected at least as many clusters as folds in column {task.cluster!r}, but saw {g} "
             f"for {task.n_folds}. Lower folds, or use a finer cluster."
         )
-    if g < 30 and task.method != "fixed_effects":  # which warns itself
-        warn(
-            f"Only {g} clusters in column {task.cluster!r}: clustered standard errors are often "
-            "too small with fewer than 30, though intervals use t with one degree of freedom less "
-            "than there are clusters. Prefer a wild cluster bootstrap, or a finer cluster.",
-            IdentificationWarning,
-            log,
-        )
+    if task.method != "fixed_effects":  # which warns itself
+        warn_of_few(g, str(task.cluster), log, BOOTSTRAP)
 
 
 def assumptions(task: Task, fitted: Fitted, timing: Mapping[str, str]) -> tuple[Assumption, ...]:

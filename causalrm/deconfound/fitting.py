@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core.blocks import Rows, length
-from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
+from causalrm.core.errors import IdentificationError, IdentificationWarning, warn
 from causalrm.core.inference import wald
 from causalrm.core.linear import dependent_columns
-from causalrm.deconfound import stages
-from causalrm.deconfound.absorb import absorbed_regression
+from causalrm.deconfound import stages, strengths
+from causalrm.deconfound.few_clusters import MOST, cluster_sums
 from causalrm.deconfound.folds import FOLD, Columns, Folds, Regressors, pieces_of, with_folds
+from causalrm.deconfound.jackknife import left_out
 from causalrm.deconfound.linear_effect import LinearEffect, combine, linear_effect
 from causalrm.deconfound.linear_nuisance import Nuisance, partial_out, residuals_of, targets_of
 from causalrm.deconfound.task import Fitted, Kept, Task, TextModel
@@ -41,6 +42,8 @@ class _Split:
     reward: np.ndarray
     model: TextModel | None
     names: tuple[str, ...]
+    sums: np.ndarray | None = None
+    jackknife: bool = False
 
 
 def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[str]) -> Fitted:
@@ -92,12 +95,16 @@ def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[
         "outcome": y, "deconfounded": deconfounded, "std_error": se, "reward": reward,
         "reward_std_error": reward_se,
     }  # fmt: skip
-    psi = np.zeros((0, len(y)))
+    psi, codes, sums = np.zeros((0, len(y))), None, None
     if s.gamma is not None:
         psi = stages.stacked_columns(s.rows, s.gamma.influence)
-    codes = None
     if task.cluster is not None:
         codes = stages.stacked_columns(s.rows, lambda b: b[str(task.cluster)])
+        few = s.sums is not None and len(s.sums) <= MOST[0]
+        if s.gamma is not None and s.sums is not None and few and task.method != "ignore":
+            by = s.rows.grouped(s.gamma.with_slopes, task.cluster, len(s.sums))
+            by[:, :q] = s.sums[:, :q]
+            sums = cluster_sums(by, covariances["robust"][:q, :q])
     hidden = task.method == "ignore"  # gamma is 0 by decree, and no estimate
     first = q if hidden else 0
     shown = slice(first, n_kept)
@@ -114,7 +121,8 @@ def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[
         diagnostics=diagnostics,
         model=model,
         ar_moments=None if s.instrumental is None else s.instrumental.ar_moments,
-        gammas=_gammas(task, s),
+        cluster_sums=sums,
+        gammas=_gammas(task, s, v_gamma[:q, :q]),
         overlap=_overlap(terms, s, c),
     )  # fmt: skip
 
@@ -142,12 +150,13 @@ def _split(task: Task, generator: np.random.Generator) -> _Split:
     if np.nanmax(fit.r2[fit.d]) < 1 - 1e-6:
         effect = linear_effect(rows, fit, cluster=task.cluster, n_clusters=task.n_clusters)
     instrumental, source = None, fit
+    start = fit if cross is None or task.method == "plr" else stages.without_controls(fit)
     if task.method == "iv":
         both = partial_out(
             rows, controls=stages.NONE, ridge=1.0, instruments=task.designs["instruments"],
             **task.roles,
         )  # fmt: skip
-        source = stages.without_controls(both)
+        start, source = both, stages.without_controls(both)
         instrumental = linear_effect(rows, source, cluster=task.cluster, n_clusters=task.n_clusters)
     encoder, x = None, np.empty((0, 0))
     if cross is not None:
@@ -191,9 +200,27 @@ def _split(task: Task, generator: np.random.Generator) -> _Split:
             model = TextModel(encoder, stages.fit_learner(learner, x, deconfounded, w))
     influence = gamma.influence if line is None else line.influence
     estimates = gamma.theta if line is None else np.concatenate([gamma.theta, line.coef])
-    covariances = stages.covariances(rows, influence, task.cluster, task.n_clusters)
+    sums = left = None
+    if task.cluster is not None:
+        sums = rows.grouped(influence, task.cluster, task.n_clusters or 0)
+        left = left_out(task, rows, fit, start, gamma, cross, _fold_of(task, rows, folds))
+    if sums is not None and left is not None:
+        q = left.shape[1]
+        if line is not None and q == fit.q:
+            sums[:, q:] += (sums[:, :q] - left) @ line.through.T
+        sums[:, :q] = left
+    covariances = stages.covariances(rows, influence, sums)
     return _Split(rows, fit, effect, instrumental, gamma, line, estimates, covariances,
-                  deconfounded, reward, model, names)  # fmt: skip
+                  deconfounded, reward, model, names, sums, left is not None)  # fmt: skip
+
+
+def _fold_of(task: Task, rows: Rows, folds: Folds) -> np.ndarray:
+    """Fold of every cluster."""
+    codes = np.arange(task.n_clusters or 0)
+    if task.unit == task.cluster:
+        return folds.codes({str(task.unit): codes}, 0)
+    codes[rows.columns[str(task.cluster)]] = rows.columns[FOLD]
+    return codes
 
 
 def _as_input(
@@ -258,12 +285,32 @@ def _diagnose(
         "dropped": {},
         "folds": fit.n_folds,
         "n_clusters": task.n_clusters,
+        "cluster_errors": None if s.sums is None else "jackknife" if s.jackknife else "scores",
         "n_features": len(s.names),
         "r2": float(1 - np.mean(error**2) / np.var(deconfounded)),
         "r2_outcome": float(fit.r2[-1]),
     }
     test = s.instrumental or s.effect
     out["hausman"] = _hausman(test, task.n_clusters)
+    if task.fold_groups is not None and s.gamma is not None and task.method == "plr":
+        out["fold_groups"] = task.fold_groups
+        if out["cluster_errors"] == "scores" and 2 * task.fold_groups < (task.n_clusters or 0):
+            warn(
+                f"Texts that occur in several of the {task.n_clusters} clusters of "
+                f"{task.cluster!r} tie them together in {task.fold_groups} groups, which folds "
+                "cannot split: nuisances must extrapolate from group to group, and standard errors "
+                "are too small (by a fifth in simulations with 24 groups of 60 clusters). Drop "
+                "repeated texts, cluster by what shares texts (such as the story), or leave out "
+                "nuisance= with up to 100 clusters, whose errors then leave each cluster out.",
+                IdentificationWarning,
+                log,
+            )
+    if task.method == "iv":
+        out["reduced_form"] = strengths.reduced_form(task, s.rows)
+    elif task.method in ("plr", "joint") and s.effect is not None:
+        scale = strengths.scales(fit, s.effect).tolist()
+        out["scale"] = dict(zip(terms, scale, strict=True))
+        out["benchmarks"] = strengths.benchmarks(fit, task.ridge)
     # Does the confounder's effect change with the reward? A score test of the product.
     inside = v * (reward - reward.mean())
     slope = (v * inside).sum(axis=1) / squares.sum(axis=1)
@@ -313,18 +360,20 @@ def _hausman(effect: LinearEffect | None, n_clusters: int | None) -> dict[str, f
     return {"statistic": statistic, "df": df, "p_value": p}
 
 
-def _gammas(task: Task, s: _Split) -> pd.DataFrame:
+def _gammas(task: Task, s: _Split, used: np.ndarray) -> pd.DataFrame:
     terms = stages.terms([task.designs["confounders"]])
     q = len(terms)
     rows: list[tuple[Any, ...]] = []
-    for effect, way in ((s.effect, "given the text"), (s.instrumental, "by instrument")):
+    ways = ((s.effect, "given the text", "plr"), (s.instrumental, "by instrument", "iv"))
+    for effect, way, method in ways:
         if effect is None:
             continue
         joint = effect.joint.get("cluster", effect.joint["robust"])
         se = np.sqrt(np.diag(joint))
         if not rows:
             rows += [("alone", *v) for v in zip(terms, effect.naive, se[q:], strict=True)]
-        rows += [(way, *v) for v in zip(terms, effect.theta, se[:q], strict=True)]
+        own = np.sqrt(np.diag(used)) if task.method == method else se[:q]
+        rows += [(way, *v) for v in zip(terms, effect.theta, own, strict=True)]
     return pd.DataFrame(rows, columns=["way", "term", "estimate", "std_error"])
 
 
@@ -350,110 +399,3 @@ def _largest(names: tuple[str, ...], coef: np.ndarray, covariance: np.ndarray) -
         "term": [names[i] for i in order], "estimate": coef[1:][order], "std_error": se[order],
     }  # fmt: skip
     return pd.DataFrame(columns)
-
-
-# --------------------------------------------------------------------------- absorbed effects
-
-
-def fit_absorbed(data: Any, task: Task, formula: str | None, log: list[str]) -> Fitted:
-    """Least squares of the outcome on confounders and features beside absorbed effects."""
-    names = tuple(task.text)
-    for name in names:
-        if "`" in name:
-            raise DataError(f"Expected no backtick in the name of column {name!r}. Rename it.")
-    x = " + ".join([*([formula] if formula else ["1"]), *(f"`{name}`" for name in names)])
-    found = absorbed_regression(
-        data, y=task.outcome, x=x, absorb=task.absorb, weights=task.weights, cluster=task.cluster,
-        covariance="cluster" if task.cluster else "robust",
-    )  # fmt: skip
-    log += [w for w in found.warnings if w not in log]
-    rows = task.rows
-    place = {term: i for i, term in enumerate(found.term)}
-    design = task.designs.get("confounders")
-    terms = () if design is None else stages.terms([design])
-    q, p = len(terms), len(names)
-    order = [place[t] for t in (*terms, *names)]
-    estimates = found.estimates[order]
-    v = {
-        kind: found.covariances[kind][np.ix_(order, order)]
-        for kind in ("robust", "cluster") if kind in found.covariances
-    }  # fmt: skip
-    fixed = found.predict_effects(data).to_numpy()
-    fine = np.isfinite(fixed).all(axis=1)
-    w = np.ones(rows.n_obs)
-    if task.weights is not None:
-        w = stages.stacked_columns(rows, lambda b: np.asarray(b[str(task.weights)], float))
-        fine &= w > 0
-    w = np.where(fine, w, 0.0) / w[fine].sum()
-    y = stages.stacked_columns(rows, lambda b: np.asarray(b[task.outcome], dtype=float))
-    features = stages.stacked_columns(rows, lambda b: np.stack([b[m] for m in names]))
-    c = np.zeros((0, len(y)))
-    if design is not None:
-        c = stages.stacked_columns(
-            rows, lambda b: design.encode(b, length(b))[int(design.has_intercept) :]
-        )
-    centre = c @ w
-    c = c - centre[:, None]
-    means = np.nan_to_num(fixed).T @ w
-    removed = estimates[:q] @ c + (fixed - means).sum(axis=1)
-    deconfounded = y - removed
-    mean_x, level = features @ w, float(y @ w)
-    beta = np.concatenate([[level - estimates[q:] @ mean_x], estimates[q:]])
-    # The intercept is the mean outcome less that of the features, nearly independent of beta.
-    lift = np.vstack([np.hstack([np.eye(q), np.zeros((q, p))]),
-                      np.r_[np.zeros(q), -mean_x][None, :],
-                      np.hstack([np.zeros((p, q)), np.eye(p)])])  # fmt: skip
-    codes = None
-    if task.cluster is not None:
-        codes = stages.stacked_columns(rows, lambda b: b[str(task.cluster)])
-    direct = w * (y - level)
-    sums = direct if codes is None else np.bincount(codes, weights=direct)
-    covariances = {kind: lift @ m @ lift.T for kind, m in v.items()}
-    for m in covariances.values():
-        m[q, q] += sums @ sums
-    used = covariances["cluster" if "cluster" in covariances else "robust"]
-    reward = beta @ np.concatenate([np.ones((1, len(y))), features])
-    error = deconfounded - reward
-    sigma2 = float(w @ np.nan_to_num(error) ** 2)
-    variance = ((used[:q, :q] @ c) * c).sum(axis=0)
-    effects = {}
-    for j, (name, effect) in enumerate(found.effects.items()):
-        effects[name] = effect - means[j]
-        same = pd.factorize(fixed[:, j])[0]
-        variance = variance + sigma2 / np.bincount(same[same >= 0], minlength=1)[same]
-    ones = np.concatenate([np.ones((1, len(y))), features])
-    frame = {
-        "outcome": y, "deconfounded": deconfounded,
-        "std_error": np.where(fine, np.sqrt(variance), np.nan), "reward": reward,
-        "reward_std_error": np.sqrt(((used[q:, q:] @ ones) * ones).sum(axis=0)),
-    }  # fmt: skip
-    dropped = int(np.count_nonzero(~fine))
-    if dropped:
-        warn(
-            f"{dropped} of {rows.n_obs} rows are alone in a level of {list(task.absorb)} (or have "
-            "weight 0) and were dropped; their deconfounded outcome is missing.",
-            IdentificationWarning,
-            log,
-        )
-    total = float(w @ (np.nan_to_num(deconfounded) - level) ** 2)
-    return Fitted(
-        parameter=("confounder",) * q + ("reward",) * (1 + p),
-        term=(*terms, "Intercept", *names),
-        estimates=np.concatenate([estimates[:q], beta]),
-        covariances=covariances,
-        rewards=pd.DataFrame(frame),
-        kept=Kept(estimates[:q], c, np.zeros((q, len(y))), codes, task.n_clusters, used[:q, :q]),
-        centre=centre,
-        sigma=math.sqrt(sigma2),
-        diagnostics={
-            "dropped": {"alone in a level, or of weight 0": dropped},
-            "components": found.n_components,
-            "n_clusters": task.n_clusters,
-            "n_features": p,
-            "r2": 1 - sigma2 / total if total > 0 else math.nan,
-            "r2_within": found.r2_within,
-        },
-        dropped=dropped,
-        effects=effects,
-        gammas=pd.DataFrame(columns=["way", "term", "estimate", "std_error"]),
-    )  # fmt: skip

@@ -13,8 +13,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from causalrm.core import inference
-from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
+from causalrm.core.errors import DataError, IdentificationError
 from causalrm.core.result import Estimate
+from causalrm.deconfound.few_clusters import warn_of_few
 from causalrm.deconfound.stages import fit_learner, seeded
 
 LINEAR = LinearRegression()
@@ -105,20 +106,16 @@ def ess(w: np.ndarray) -> float:
     return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
 
 
-def check_clusters(n_clusters: int, name: str, log: list[str]) -> None:
+def check_clusters(
+    n_clusters: int, name: str, log: list[str], remedy: str = "Take a finer cluster."
+) -> None:
     """Refuse one cluster, and warn of few."""
     if n_clusters < 2:
         raise IdentificationError(
             f"Expected at least two clusters in column {name!r}, but saw {n_clusters}. Leave "
             "cluster out, or take a finer column."
         )
-    if n_clusters < 30:
-        warn(
-            f"Only {n_clusters} clusters in {name!r}: clustered standard errors are often too "
-            "small with fewer than 30. Prefer a wild cluster bootstrap.",
-            IdentificationWarning,
-            log,
-        )
+    warn_of_few(n_clusters, name, log, remedy)
 
 
 def learners_of(nuisance: Any, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, special
+from scipy import linalg
 
 from causalrm.core.blocks import Block, Rows
-from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.errors import IdentificationError
 from causalrm.core.linear import dependent_columns
 from causalrm.deconfound import _kernels as k
 from causalrm.deconfound.linear_nuisance import Nuisance, Residuals, residuals_of, targets_of
@@ -62,8 +62,8 @@ class LinearEffect:
         Influence of each cluster on theta; they sum to zero.
     first_stage : FirstStage or None
     ar_moments : tuple of ndarray or None
-        Sums (zy, zd) of shape (m,) and the (2 m, 2 m) covariance that `anderson_rubin_set` uses;
-        where there are instruments for one confounder.
+        Where there are instruments, sums zy of shape (m,) and zd of shape (m, q), and the
+        covariance of zy and the columns of zd.
     """
 
     theta: np.ndarray
@@ -109,8 +109,7 @@ class _Scorer:
         if fit.m:
             u = d - self.first.T @ v[fit.z]
             scores += [z * row for row in u]
-            if fit.q == 1:
-                scores.append(z * d)
+            scores += [z * row for row in d]
         return np.concatenate(scores)
 
 
@@ -182,15 +181,14 @@ def linear_effect(
     if fit.m:
         meat = meats["robust"] if sums is None else meats["cluster"]
         stage = _first_stage(fit, total, first, meat[m + q :, m + q :])
-        if q == 1:
-            # z * y = z * e + theta z * d, in which the scores are the first and the last m.
-            e, zd = slice(0, m), slice(2 * m + 1, 3 * m + 1)
-            lift = np.block([[np.eye(m), theta[0] * np.eye(m)], [np.zeros((m, m)), np.eye(m)]])
-            take = np.r_[e, zd]
-            ar = (
-                total[fit.z, -1].copy(), total[fit.z, 0].copy(),
-                lift @ meat[np.ix_(take, take)] @ lift.T,
-            )  # fmt: skip
+        # z * y = z * e + theta z * d, in which the scores are the first m and the last q * m.
+        take = np.r_[:m, len(meat) - q * m : len(meat)]
+        lift = np.eye(len(take))
+        lift[:m, m:] = np.hstack([t * np.eye(m) for t in theta])
+        ar = (
+            total[fit.z, -1].copy(), total[fit.z, fit.d].copy(),
+            lift @ meat[np.ix_(take, take)] @ lift.T,
+        )  # fmt: skip
     return LinearEffect(
         theta=theta,
         covariances={kind: c[:q, :q] for kind, c in joint.items()},
@@ -256,42 +254,6 @@ def _first_stage(
         pairs.append(k.effective_f(first[:, j], zz, inverse @ meat[own, own] @ inverse))
     effective, critical = np.array(pairs).T
     return FirstStage(first, f, effective, critical)
-
-
-def anderson_rubin_set(effect: LinearEffect, level: float = 0.95) -> list[tuple[float, float]]:
-    """Confidence set for one confounder's effect that holds however weak the instruments are.
-
-    Parameters
-    ----------
-    effect : LinearEffect
-        With instruments and one confounder.
-    level : float
-
-    Returns
-    -------
-    list of (low, high)
-        Disjoint intervals in increasing order; infinite ends where the set is unbounded, and an
-        empty list where the instruments contradict one another. The moments are referred to
-        chi-squared, or to F with one degree of freedom less than there are clusters.
-
-    References
-    ----------
-    Anderson, Rubin (1949), Estimation of the parameters of a single equation in a complete system
-    of stochastic equations, Annals of Mathematical Statistics 20(1), 46-63,
-    doi 10.1214/aoms/1177730090.
-    """
-    if effect.ar_moments is None:
-        raise DataError(
-            "Expected an effect of one confounder that was estimated with instruments. Give "
-            "instruments=, and one confounder at a time."
-        )
-    zy, zd, meat = effect.ar_moments
-    m = len(zy)
-    if effect.n_clusters is None:
-        critical = float(special.chdtri(m, 1 - level))
-    else:
-        critical = m * float(special.fdtri(m, effect.n_clusters - 1, level))
-    return k.anderson_rubin(zy, zd, meat, critical)
 
 
 def influence(

@@ -13,7 +13,7 @@ row; `linear_effect.combine` after repeated splits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg
@@ -229,7 +229,7 @@ def partial_out(
     """
     groups = [controls, confounders, *([] if instruments is None else [instruments])]
     terms = ("Intercept", *(t for g in groups for t in terms_of(g)), outcome)
-    p, q = len(terms_of(controls)), len(terms_of(confounders))
+    q = len(terms_of(confounders))
     if instruments is not None and len(terms_of(instruments)) < q:
         raise IdentificationError(
             f"Expected at least as many instruments as confounder columns, but saw "
@@ -246,6 +246,18 @@ def partial_out(
             "Take fewer folds, or smaller clusters."
         )
     gram = np.tril(lower) + np.tril(lower, -1).transpose(0, 2, 1)
+    empty = np.empty(0)
+    plain = Nuisance(
+        outcome, controls, confounders, instruments, weights, rows.n_obs, n_folds, terms, gram,
+        shift, scale, empty, empty, empty, empty, empty,
+    )  # fmt: skip
+    return cross_fitted(plain, gram, ridge)
+
+
+def cross_fitted(nuisance: Nuisance, gram: np.ndarray, ridge: float) -> Nuisance:
+    """The nuisances that follow from other Gram matrices (K, s, s) of the same columns."""
+    terms, p, n_folds = nuisance.terms, nuisance.p, len(gram)
+    shift, scale = nuisance.shift, nuisance.scale
     total = gram.sum(axis=0)
     _check_controls(total, terms, p, ridge, "")
     r = len(terms) - 1 - p
@@ -268,10 +280,21 @@ def partial_out(
     products = 0.5 * (products + products.transpose(0, 2, 1))
     means = total[0, v] / total[0, 0]
     centred = (total[v, v] - total[0, 0] * np.outer(means, means)) * np.outer(unit, unit)
-    return Nuisance(
-        outcome, controls, confounders, instruments, weights, rows.n_obs, n_folds, terms, gram,
-        shift, scale, coef, products, shift[v] + unit * means, centred, gram[:, 0, 0].copy(),
+    return replace(
+        nuisance, gram=gram, coef=coef, products=products, mean=shift[v] + unit * means,
+        centred=centred, weight_sum=gram[:, 0, 0].copy(),
     )  # fmt: skip
+
+
+def gram_by(rows: Rows, nuisance: Nuisance, n_groups: int) -> np.ndarray:
+    """Gram matrices (G, s, s) of other folds of the rows, in the units of a nuisance."""
+    groups = [nuisance.controls, nuisance.confounders]
+    groups += [] if nuisance.instruments is None else [nuisance.instruments]
+    layout = _Layout(
+        tuple(groups), nuisance.outcome, nuisance.weights, n_groups, nuisance.shift, nuisance.scale
+    )
+    lower = rows.total(_gram, layout)[0]
+    return np.asarray(np.tril(lower) + np.tril(lower, -1).transpose(0, 2, 1))
 
 
 def _standardise(rows: Rows, layout: _Layout) -> None:

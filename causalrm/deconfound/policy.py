@@ -112,7 +112,9 @@ def policy_value(
         reward alone; doubly robust below a largest weight, and the regression above.
     nuisance : scikit-learn estimator or mapping, optional
         ``{"reward": a regressor, "action": a classifier}``; least squares and a multinomial
-        logistic regression by default. The reward is regressed within each action.
+        logistic regression by default. The reward is regressed within each action. Not for
+        "direct": the error of a flexible regression is of first order there, and no interval would
+        hold; "dr" takes any learner.
     switch : float, optional
         Largest weight for "switch"; by default the one with the least bound of its mean squared
         error (reported).
@@ -139,8 +141,7 @@ def policy_value(
     With the policy's probabilities pi, rewards' regression q and weight w, "dr" is
     ``mean[sum_a pi(a|x) q(x, a) + w (r - q(x, a))]``. Nuisances are cross-fitted, but for "ips",
     "snips" and "direct" with the default learners: these are fitted once, and their estimation
-    counts in the standard error. "direct" with another learner has no standard error. The bias of
-    "switch" and of clipping is not part of an interval.
+    counts in the standard error. The bias of "switch" and of clipping is not part of an interval.
 
     References
     ----------
@@ -170,6 +171,12 @@ def policy_value(
     """
     if method not in METHODS:
         raise DataError(f"Expected method in {METHODS}, but saw {method!r}.")
+    if method == "direct" and nuisance is not None:
+        raise DataError(
+            f"Expected no nuisance= with method 'direct', but saw {nuisance!r}: the error of a "
+            "flexible regression enters a direct value in full, and no interval would hold. Use "
+            "method 'dr' with it, or leave it out for least squares."
+        )
     for name, bound in (("clip", clip), ("switch", switch)):
         if bound is not None and not bound > 0:
             raise DataError(f"Expected a positive weight for {name}, but saw {bound!r}.")
@@ -215,12 +222,7 @@ def policy_value(
         thetas.append([f.value, logged, f.value - logged])
         kinds = variances(influence, codes, n_clusters)
         squares.append(kinds["cluster" if cluster else "robust"])
-    if method == "direct" and np.isnan(found[0].influence).any():
-        estimates = np.median(thetas, axis=0)
-        covariance = np.full((3, 3), math.nan)
-        covariance[1, 1] = squares[0][1, 1]
-    else:
-        estimates, covariance = combine(np.array(thetas), np.array(squares))
+    estimates, covariance = combine(np.array(thetas), np.array(squares))
     d = found[0].diagnostics
     _judge(d, n, log)
     support = {str(v): float(p) for v, p in zip(actions, pi.mean(axis=0), strict=True)}
@@ -278,12 +280,12 @@ class _Found:
 
 def _evaluate(task: _Task, fold: np.ndarray, g: np.random.Generator) -> _Found:
     a, r, pi, n = task.a, task.r, task.pi, len(task.r)
-    once = task.method in ("ips", "snips", "direct") and not task.custom
+    once = task.method == "direct" or task.method in ("ips", "snips") and not task.custom
     if once:
         fold = np.zeros(n, dtype=np.int8)
     of_policy = pi[np.arange(n), a]
     if task.method == "direct":
-        q, shift = _rewards(task, fold, g, once)
+        q, shift = _rewards(task, fold, g, True)
         value = (pi * q).sum(axis=1)
         theta = float(value.mean())
         return _Found(theta, (value - theta) / n + shift, {})
@@ -372,7 +374,7 @@ def _propensities(
 
 def _rewards(
     task: _Task, fold: np.ndarray, g: np.random.Generator, once: bool
-) -> tuple[np.ndarray, np.ndarray | float]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Regression of the reward for all actions (n, actions), and its influence on the value."""
     n, size = task.pi.shape
     q, shift = np.zeros((n, size)), np.zeros(n)
@@ -395,7 +397,7 @@ def _rewards(
             gram = x[of_j].T @ x[of_j]
             row = np.linalg.lstsq(gram, x.T @ mass / n, rcond=None)[0]
             shift[of_j] = (x[of_j] @ row) * (task.r - q[:, j])[of_j]
-    return q, (shift if once else math.nan)
+    return q, shift
 
 
 # --------------------------------------------------------------------------- input and words

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from causalrm.core.blocks import Block
 from causalrm.core.encoding import Design
 from causalrm.core.errors import DataError
 from causalrm.core.format import percent
-from causalrm.core.result import LikelihoodResult, check_level
-from causalrm.deconfound import _kernels as k
+from causalrm.core.random import RNG
+from causalrm.core.result import LikelihoodResult, Test
+from causalrm.deconfound.anderson_rubin import (
+    Moments,
+    confidence_set,
+    critical_value,
+    statistic,
+)
+from causalrm.deconfound.few_clusters import Sums, wild_bootstrap
 
 if TYPE_CHECKING:
     from causalrm.deconfound.plots import DeconfoundedPlots
@@ -47,13 +55,15 @@ class DeconfoundedResult(LikelihoodResult):
     sigma : float
         Standard deviation of deconfounded outcomes about the reward model.
     ar_moments : tuple of ndarray or None
-        For the Anderson-Rubin set: sums (zy, zd) and their covariance.
+        For the Anderson-Rubin set: sums zy (m,) and zd (m, q), and their covariance.
     gammas : pandas.DataFrame
         Effects of the confounders by "outcome on confounder alone", by partialling out the text
         and, with instruments, by two-stage least squares.
     overlap : pandas.DataFrame
         For each confounder column, in twenty bins of what the text predicts of it: its mean, 10 %
         and 90 % quantile.
+    cluster_sums : tuple of ndarray or None
+        What `wild_bootstrap` needs of each cluster, where clusters are few.
     """
 
     method: str
@@ -63,9 +73,10 @@ class DeconfoundedResult(LikelihoodResult):
     design: Mapping[str, Any] | None
     sigma: float
     effects: Mapping[str, pd.Series] = field(default_factory=dict)
-    ar_moments: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    ar_moments: Moments | None = None
     gammas: pd.DataFrame = field(default_factory=pd.DataFrame)
     overlap: pd.DataFrame = field(default_factory=pd.DataFrame)
+    cluster_sums: Sums | None = None
     loglik: float = math.nan
 
     def _part(self, parameter: str) -> np.ndarray:
@@ -97,46 +108,110 @@ class DeconfoundedResult(LikelihoodResult):
         variance = ((self._block("reward") @ x) * x).sum(axis=0)
         return self.estimates[i] @ x, np.sqrt(np.clip(variance, 0.0, None))
 
-    def anderson_rubin(self, level: float = 0.95) -> list[tuple[float, float]]:
-        """Confidence set for the confounder's effect, valid however weak the instruments are.
+    def wild_bootstrap(self, level: float = 0.95, draws: int = 9999, rng: RNG = 0) -> pd.DataFrame:
+        """Tests and intervals for the confounders' effects that hold with few clusters.
 
         Parameters
         ----------
         level : float
+        draws : int
+        rng : None, int, SeedSequence or Generator
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns of a result frame; p-values and intervals from a wild cluster bootstrap of
+            scores, with signs or, below 12 clusters, Webb's six weights.
+
+        Raises
+        ------
+        DataError
+            Without clusters, or with more than a hundred.
+
+        References
+        ----------
+        Cameron, Gelbach, Miller (2008), doi 10.1162/rest.90.3.414. Kline, Santos (2012),
+        doi 10.1515/2156-6674.1006. Webb (2023), doi 10.1111/caje.12661.
+        """
+        terms = self.term[: len(self.gamma)]
+        return wild_bootstrap(terms, self.gamma, self.cluster_sums, level, draws, rng)
+
+    def _moments(self) -> Moments:
+        if self.ar_moments is None:
+            raise DataError(
+                "Expected a fit by method 'iv' for what Anderson and Rubin propose, but this one "
+                f"is by {self.method!r}. Fit it so, with instruments=."
+            )
+        return self.ar_moments
+
+    def anderson_rubin(
+        self, level: float = 0.95, term: str | None = None
+    ) -> list[tuple[float, float]]:
+        """Confidence set for a confounder's effect, valid however weak the instruments are.
+
+        Parameters
+        ----------
+        level : float
+        term : str, optional
+            A confounder column; the first by default.
 
         Returns
         -------
         list of (low, high)
             Disjoint intervals; ends may be infinite. Empty where instruments contradict each other.
+            With several confounders it is the projection of their joint set, which covers at least
+            as often as its level says.
 
         Raises
         ------
         DataError
-            When the fit has no instruments, or several confounders.
-        """
-        if self.ar_moments is None:
-            raise DataError(
-                "Expected a fit by method 'iv' with one confounder column for an Anderson-Rubin "
-                f"set, but this one is by {self.method!r} with {len(self.gamma)}. Fit it so."
-            )
-        from scipy import special
+            When the fit has no instruments, or no such confounder.
 
-        zy, zd, meat = self.ar_moments
-        m, level = len(zy), check_level(level)
-        if self.df_resid is None:
-            critical = float(special.chdtri(m, 1 - level))
-        else:
-            critical = m * float(special.fdtri(m, self.df_resid, level))
-        return k.anderson_rubin(zy, zd, meat, critical)
+        References
+        ----------
+        Anderson, Rubin (1949), Estimation of the parameters of a single equation in a complete
+        system of stochastic equations, Annals of Mathematical Statistics 20(1), 46-63,
+        doi 10.1214/aoms/1177730090. Dufour, Taamouti (2005), Projection-based statistical inference
+        in linear structural models with possibly weak instruments, Econometrica 73(4), 1351-1365,
+        doi 10.1111/j.1468-0262.2005.00618.x.
+        """
+        moments, j = self._moments(), self._place(term)
+        critical = critical_value(len(moments[0]), level, self.df_resid)
+        se = self.std_error[: len(self.gamma)]
+        return confidence_set(moments, critical, j, self.gamma, se)
+
+    def anderson_rubin_test(self, values: Mapping[str, float] | None = None) -> Test:
+        """Joint test of all confounders' effects, valid however weak the instruments are.
+
+        Parameters
+        ----------
+        values : mapping of str to float, optional
+            Effects under the null, 0 for confounder columns that are left out.
+        """
+        moments = self._moments()
+        theta = np.zeros(len(self.gamma))
+        for name, value in (values or {}).items():
+            theta[self._place(name)] = value
+        found, m, df = statistic(moments, theta), len(moments[0]), self.df_resid
+        if df is None:
+            return Test("Anderson-Rubin", found, m, float(special.chdtrc(m, found)))
+        return Test("Anderson-Rubin", found / m, m, float(special.fdtrc(m, df, found / m)), df)
+
+    def _place(self, term: str | None) -> int:
+        """Place of a confounder column; the first by default."""
+        known = list(self.term[: len(self.gamma)])
+        if not known or term is not None and term not in known:
+            raise DataError(f"Expected a confounder of {known}, but saw {term!r}. Give one.")
+        return 0 if term is None else known.index(term)
 
     def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         d = self.diagnostics
         right = COMPARATORS.get(self.method)
         lines = [("Method", self.method + (f" (comparator, right where {right})" if right else ""))]
         if "entanglement" in d:
-            found = sorted(d["entanglement"].items(), key=lambda item: -item[1])
-            r2 = ", ".join(f"{name} {value:.3f}" for name, value in found[:4])
-            r2 += f" (largest of {len(found)})" if len(found) > 4 else ""
+            largest = sorted(d["entanglement"].items(), key=lambda item: -item[1])
+            r2 = ", ".join(f"{name} {value:.3f}" for name, value in largest[:4])
+            r2 += f" (largest of {len(largest)})" if len(largest) > 4 else ""
             lines.append(("Entanglement", f"out-of-fold R2 of the confounder on the text: {r2}"))
             test = d["hausman"]
             lines.append(
@@ -153,8 +228,12 @@ class DeconfoundedResult(LikelihoodResult):
                 for a, b, c in zip(f["f"], f["effective_f"], f["critical"], strict=True)
             )))  # fmt: skip
         if self.ar_moments is not None:
-            sets = " or ".join(f"[{a:.4g}, {b:.4g}]" for a, b in self.anderson_rubin(level))
-            lines.append(("Anderson-Rubin", f"{percent(level)} set {sets or 'empty'}"))
+            if len(self.gamma) > 1:
+                found = f"{self.anderson_rubin_test()}; anderson_rubin(term=) gives sets"
+            else:
+                sets = " or ".join(f"[{a:.4g}, {b:.4g}]" for a, b in self.anderson_rubin(level))
+                found = f"{percent(level)} set {sets or 'empty'}"
+            lines.append(("Anderson-Rubin", found))
         if self.effects:
             lines.append(("Absorbed", ", ".join(
                 f"{name} ({len(e):,} levels)" for name, e in self.effects.items()

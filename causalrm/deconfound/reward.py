@@ -19,9 +19,12 @@ from causalrm.core.random import RNG, resolve, spawn
 from causalrm.core.result import quantile
 from causalrm.deconfound import evidence
 from causalrm.deconfound.best_of import best_of
-from causalrm.deconfound.fitting import fit_absorbed, fit_method
+from causalrm.deconfound.fitting import fit_method
+from causalrm.deconfound.fixed_effects import fit_absorbed
 from causalrm.deconfound.pairs import pairs_of, write_jsonl
 from causalrm.deconfound.result import COMPARATORS, DeconfoundedResult
+from causalrm.deconfound.sensitivity import SensitivityResult, sensitivity
+from causalrm.deconfound.strengths import chosen
 from causalrm.deconfound.task import Fitted, Task
 from causalrm.text import texts
 
@@ -46,7 +49,8 @@ class DeconfoundedReward(Estimator):
           nothing else. The text is no control there: a text that follows the confounder would bias
           gamma wherever something hidden moves outcome and confounder.
         - "joint": least squares on features and confounders at once.
-        - "fixed_effects": the same beside absorbed effects of columns with many levels.
+        - "fixed_effects": the same beside absorbed effects of columns with many levels; features
+          of a text that these or other features determine are left out and counted.
 
         And what is done instead, for comparison, each right under its own assumption: "ignore"
         (gamma = 0), "residualise" (slope of the outcome on the confounder alone; biased when text
@@ -62,8 +66,8 @@ class DeconfoundedReward(Estimator):
         on texts ridge regression with the penalty chosen by generalised cross-validation.
     folds : int, default 5
         Clusters and copies of one text stay in one fold. Where copies tie clusters together in a
-        few large groups, nuisances must extrapolate from group to group, and standard errors of
-        "plr" come out too small (by a fifth, in simulations with 24 groups): drop the copies.
+        few large groups, nuisances must extrapolate from group to group; this is warned of where
+        the standard errors do not count it.
     repeats : int, default 1
         Random splits, of which the median is taken.
     rng : None, int, SeedSequence or Generator, default 0
@@ -71,8 +75,10 @@ class DeconfoundedReward(Estimator):
     Attributes
     ----------
     result_ : DeconfoundedResult
-        Effects of the confounders under the parameter "confounder", coefficients of the reward
-        model on feature columns under "reward".
+        With up to 100 clusters and linear nuisances clustered errors leave each cluster out (the
+        jackknife), so that they count what its rows teach the nuisances of others; else they are
+        sums of scores. Effects of the confounders under the parameter "confounder", coefficients
+        of the reward model on feature columns under "reward".
     rewards_ : pandas.DataFrame
         One row per row of the data: `outcome`; `deconfounded`, the outcome at the mean confounder,
         with `std_error`, the noise of what was subtracted; `reward`, the out-of-fold value of the
@@ -253,13 +259,17 @@ class DeconfoundedReward(Estimator):
                 "Give one column of texts, or a list of numeric columns."
             )
         linear = self.nuisance is None or isinstance(self.nuisance, int | float)
-        if self.method in ("joint", "fixed_effects") and (
-            is_text or self.nuisance is not None and (self.method != "joint" or not linear)
-        ):
+        if self.method == "joint" and is_text:
             raise DataError(
-                f"Expected feature columns and least squares for method {self.method!r}, but saw "
-                f"text={text!r} and nuisance={self.nuisance!r}. Use method='plr' with the levels "
-                "as confounders, or encode the texts first and give the columns."
+                f"Expected feature columns for method 'joint', but saw the text {text!r}: a joint "
+                "regression on texts needs a penalty, which leaves a part of the confounder's "
+                "effect to the text. Use method='plr', or encode the texts and give the columns."
+            )
+        needed = {"joint": linear, "fixed_effects": self.nuisance is None}
+        if not needed.get(self.method, True):
+            raise DataError(
+                f"Expected least squares for method {self.method!r}, but saw nuisance="
+                f"{self.nuisance!r}. Use method='plr' with the levels as confounders."
             )
         if not linear and not hasattr(self.nuisance, "predict"):
             raise DataError(
@@ -313,6 +323,7 @@ class DeconfoundedReward(Estimator):
             effects=fitted.effects,
             sigma=fitted.sigma,
             ar_moments=fitted.ar_moments,
+            cluster_sums=fitted.cluster_sums,
             gammas=fitted.gammas,
             overlap=fitted.overlap,
         )
@@ -563,33 +574,58 @@ class DeconfoundedReward(Estimator):
                 )
         return best_of(self.rewards_, kept, int(n), codes, level, self.result_._df)
 
-    def sensitivity(self, term: str | None = None, **options: Any) -> Any:
+    def sensitivity(
+        self, term: str | None = None, *,
+        benchmarks: Sequence[str] | Mapping[str, tuple[float, float]] | None = None,
+        null: float = 0.0, outcome_sd: float | None = None,
+    ) -> SensitivityResult:  # fmt: skip
         """How strong something hidden must be to change the effect of a confounder.
 
         Parameters
         ----------
         term : str, optional
-            A confounder column; the first by default.
-        **options
-            As `causalrm.deconfound.sensitivity` takes them.
+            A confounder column, or for "iv" an instrument; the first by default. What is examined
+            for "iv" is the effect of the instrument on the outcome: something hidden that explains
+            it away explains the effect of the confounder away.
+        benchmarks : list of str, or mapping of str to (cf_y, cf_d), optional
+            Feature columns whose strength, and "text" for all of it, a hidden confounder is
+            compared with; or strengths of your own. By default "text" and the five strongest.
+        null : float
+            The effect against which robustness is measured; 0 for "iv".
+        outcome_sd : float, optional
+            Standard deviation of the outcome: adds an E-value.
 
         Returns
         -------
-        Result
+        SensitivityResult
             Robustness values, bounds and their plots.
-        """
-        from causalrm.deconfound.sensitivity import sensitivity
 
-        r = self.result_
-        place = [i for i in r._part("confounder") if term in (None, r.term[i])]
-        if not place:
-            known = [r.term[i] for i in r._part("confounder")]
-            raise DataError(f"Expected a confounder of {known}, but saw {term!r}. Give one.")
-        i = place[0]
+        Raises
+        ------
+        DataError
+            When there is no such column or benchmark, or the method is a comparator.
+        """
+        r, d = self.result_, self.result_.diagnostics
+        if "reduced_form" in d:
+            frame = d["reduced_form"].set_index("term")
+        elif "scale" in d:
+            q = len(r.gamma)
+            columns = {"estimate": r.gamma, "std_error": r.std_error[:q], "scale": d["scale"]}
+            frame = pd.DataFrame(columns, index=list(r.term[:q]))
+        else:
+            raise DataError(
+                f"Expected a fit by 'plr', 'joint', 'iv' or 'fixed_effects', but {r.method!r} is "
+                "right under assumptions of another kind. Fit one of these."
+            )
+        name = frame.index[0] if term is None else term
+        if name not in frame.index:
+            raise DataError(f"Expected one of {list(frame.index)}, but saw {term!r}. Give one.")
+        row = frame.loc[name]
+        if not isinstance(benchmarks, Mapping):
+            benchmarks = chosen(d.get("benchmarks"), str(name), benchmarks)
         return sensitivity(
-            estimate=float(r.estimates[i]), std_error=float(r.std_error[i]),
-            dof=float(r.n_obs - r.diagnostics["n_features"] - len(r.gamma) - 1),
-            name=r.term[i], n_obs=r.n_obs, **options,
+            float(row["estimate"]), float(row["std_error"]), scale=float(row["scale"]), null=null,
+            benchmarks=benchmarks, outcome_sd=outcome_sd, name=str(name), n_obs=r.n_obs,
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,24 @@ from causalrm.deconfound.learners import (
 
 @dataclass(frozen=True)
 class Found:
-    """One split: the estimate, influences on it and on S, and what describes overlap."""
+    """One split: the estimate, influences on it and on S, and what describes overlap.
+
+    The influence of a row falls by its `slope` when theta rises; slopes sum to 1. Influences of
+    whole clusters, where they were left out, are in `left`.
+    """
 
     theta: float
     influence: np.ndarray
+    slope: np.ndarray
     moments: dict[str, Any]
     overlap: dict[str, Any]
     std_errors: dict[str, float]
+    left: np.ndarray | None = None
+
+    def without(self, thetas: list[float]) -> Found:
+        """The same with the influence of G clusters from the estimates without each."""
+        g = len(thetas)
+        return replace(self, left=(1 - 1 / g) * (self.theta - np.array(thetas)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def regression(task: Task) -> Found:
     moments = task.scale(e**2, 2 * nu2 - (n * v) ** 2)
     spread = float(w @ (d - np.average(d, weights=w)) ** 2)
     overlap = {"r2_treatment": 1 - 1 / (row[0] * spread), "ess": ess(w * v**2)}
-    return Found(float(beta[0]), influence, moments, overlap, errors)
+    return Found(float(beta[0]), influence, w * v**2 / row[0], moments, overlap, errors)
 
 
 def _r2(d: np.ndarray, left: np.ndarray, w: np.ndarray) -> float:
@@ -111,7 +122,7 @@ def plr(task: Task, y: np.ndarray, v: np.ndarray) -> Found:
         "r2_treatment": _r2(task.d, v, w), "ess": ess(w * v**2),
         "residual_variance_quantiles": dict(zip(("5%", "50%", "95%"), quantiles, strict=True)),
     }  # fmt: skip
-    return Found(theta, w * v * e / size, moments, overlap, {})
+    return Found(theta, w * v * e / size, w * v**2 / size, moments, overlap, {})
 
 
 def _bounded(task: Task, e: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
@@ -178,7 +189,7 @@ def ipw(task: Task, generator: np.random.Generator) -> Found:
         own = w * a * (task.y - mean) / size
         influence += sign * (own + score @ linalg.solve(information, gradient, assume_a="pos"))
         theta += sign * mean
-    return Found(theta, influence, {}, overlap, {})
+    return Found(theta, influence, w / n, {}, overlap, {})
 
 
 def _sd(x: np.ndarray) -> np.ndarray:
@@ -213,4 +224,4 @@ def aipw(task: Task, fold: np.ndarray, generator: np.random.Generator) -> Found:
     if float(w @ nu) <= 0:
         nu = alpha**2
     moments = task.scale(error, nu)
-    return Found(theta, w * (b - theta * a) / size, moments, overlap, {})
+    return Found(theta, w * (b - theta * a) / size, w * a / size, moments, overlap, {})

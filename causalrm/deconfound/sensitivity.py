@@ -319,16 +319,21 @@ class SensitivityPlots:
                 color=plotting.color(1), fontsize=9, weight="bold", zorder=4,
             )  # fmt: skip
         beyond: list[str] = []
+        placed: list[tuple[float, float]] = []
         for name, row in marks.iterrows():
             if row["cf_d"] > reach["cf_d"] or row["cf_y"] > reach["cf_y"]:
                 beyond.append(str(name))
                 continue
             ax.plot(row["cf_d"], row["cf_y"], "o", color=plotting.color(0), clip_on=False)
             right = row["cf_d"] > 0.75 * reach["cf_d"]
+            at = (row["cf_d"] / reach["cf_d"], row["cf_y"] / reach["cf_y"])
+            near_by = sum(abs(at[0] - a) < 0.15 and abs(at[1] - b) < 0.05 for a, b in placed)
+            placed.append(at)
             ax.annotate(
-                str(name), (row["cf_d"], row["cf_y"]), (-6 if right else 6, 4),
+                str(name), (row["cf_d"], row["cf_y"]), (-6 if right else 6, 4 + 11 * near_by),
                 textcoords="offset points", ha="right" if right else "left",
-                color=plotting.color(0), fontsize=9,
+                color=plotting.color(0), fontsize=9, zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
             )  # fmt: skip
         ax.set_xlim(0, reach["cf_d"])
         ax.set_ylim(0, reach["cf_y"])

@@ -138,6 +138,47 @@ class CrossFit:
                 out[j, own] = model.predict(x[own])
         return out
 
+    def without(self, targets: np.ndarray, codes: np.ndarray, n_groups: int) -> np.ndarray:
+        """Cross products (G, r, r) of out-of-fold residuals, were each group of rows left out.
+
+        Both of the residuals that are summed and of the rows that ridge regressions learn from;
+        encoders and penalties stay as they are.
+        """
+        r = len(targets)
+        out = np.zeros((n_groups, r, r))
+        weights = np.ones(targets.shape[1]) if self.weights is None else self.weights
+        for f in range(int(self.fold.max()) + 1):
+            own = self.fold == f
+            x = self.features(~own)
+            gram = np.delete(grams(x, targets, self.fold, self.weights), f, axis=0)
+            ridge = chosen_ridge(gram, x.shape[1], self.grid)
+            w, groups = weights[~own], codes[~own]
+            share = w / w.sum()
+            x = x - share @ x[~own]
+            sd = np.sqrt(share @ x[~own] ** 2)
+            x = np.column_stack([np.ones(len(x)), x / np.where(sd > 1e-9, sd, np.inf)])
+            rest, mine = x[~own], x[own]
+            inner = rest.T @ (rest * w[:, None])
+            left = np.empty((n_groups, r, len(mine)))
+            for value in np.unique(ridge):
+                same = ridge == value
+                factor = linalg.cho_factor(
+                    inner + np.diag(np.r_[0.0, np.full(x.shape[1] - 1, value * w.sum() + 1e-9)])
+                )
+                inverse = linalg.cho_solve(factor, rest.T)  # (1 + p, rows)
+                b = inverse @ (targets[same][:, ~own] * w).T
+                error = targets[same][:, ~own].T - rest @ b
+                left[:, same] = targets[same][:, own] - (mine @ b).T
+                for g in np.unique(groups):
+                    i = np.flatnonzero(groups == g)
+                    hat = np.eye(len(i)) - rest[i] @ inverse[:, i] * w[i]
+                    gone = linalg.solve(hat, error[i])
+                    left[g][same] += (mine @ (inverse[:, i] @ (w[i, None] * gone))).T
+            for g in range(n_groups):
+                v = left[g][:, codes[own] != g]
+                out[g] += (v * weights[own][codes[own] != g]) @ v.T
+        return out
+
     def with_input(
         self, y: np.ndarray, c: np.ndarray, generator: np.random.Generator
     ) -> np.ndarray:
@@ -229,22 +270,34 @@ class Gamma:
 
     def influence(self, block: Block) -> np.ndarray:
         """Influence of each row of a block, (q, n)."""
+        u, _, e = self._moments(block)
+        return np.asarray(u * e)
+
+    def with_slopes(self, block: Block) -> np.ndarray:
+        """Influence, and below it by how much it falls when gamma rises, (q + q * q, n)."""
+        u, d, e = self._moments(block)
+        slopes = (u[:, None] * d).reshape(-1, u.shape[1])
+        return np.concatenate([u * e, slopes])
+
+    def _moments(self, block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Instruments times bread, and weighted: confounders as the error has them, and errors."""
         fit = self.nuisance
         v, w = residuals_of(block, fit)
-        if self.kind == "residuals":
-            e, z = v[-1] - self.theta @ v[fit.d], v[fit.z]
-        else:
+        d, z, y = v[fit.d], v[fit.z], v[-1]
+        if self.kind != "residuals":
             raw = targets_of(block, fit) - fit.mean[:, None]
-            e = raw[-1] - self.theta @ raw[fit.d]
-            z = raw[fit.d]
-            if self.kind == "fitted":
-                z = z - v[fit.d]
-            elif self.kind == "all":
-                assert self.beta is not None
-                x = matrix_of(fit.controls, block, length(block))
-                z = np.concatenate([np.ones((1, len(e))), x, z])
-                e = e - self.beta[1:] @ x - self.beta[0]
-        return np.asarray(self.bread @ (z * (w * e)))
+            z = raw[fit.d] - d if self.kind == "fitted" else raw[fit.d]
+            d, y = raw[fit.d], raw[-1]
+        e = y - self.theta @ d
+        if self.kind == "all":
+            assert self.beta is not None
+            x = matrix_of(fit.controls, block, length(block))
+            z = np.concatenate([np.ones((1, len(e))), x, z])
+            e = e - self.beta[1:] @ x - self.beta[0]
+        u = self.bread @ z
+        if self.kind == "all":  # what intercept and controls leave of the confounders
+            d = linalg.solve(self.bread[:, -fit.q :], u)
+        return u, w * d, w * e
 
 
 def _fitted_products(block: Block, fit: Nuisance) -> tuple[np.ndarray, np.ndarray]:
@@ -281,7 +334,7 @@ def gamma_of(
         bread = _inverse(mc, fit)
         return Gamma("fitted", fit, bread @ my, bread)
     if method in ("joint", "input"):
-        return _jointly(fit, ridge)
+        return jointly(fit, ridge)
     assert effect is not None
     return Gamma("residuals", fit, effect.theta, effect.bread)
 
@@ -292,7 +345,7 @@ def _inverse(matrix: np.ndarray, fit: Nuisance) -> np.ndarray:
     return np.asarray(linalg.inv(matrix * np.outer(unit, unit)) * np.outer(unit, unit))
 
 
-def _jointly(fit: Nuisance, ridge: float) -> Gamma:
+def jointly(fit: Nuisance, ridge: float) -> Gamma:
     """Least squares on intercept, controls and confounders at once."""
     p, q = fit.p, fit.q
     x = slice(0, 1 + p + q)
@@ -368,20 +421,13 @@ class Line:
 def covariances(
     rows: Rows,
     influence: Callable[[Block], np.ndarray],
-    cluster: str | None,
-    n_clusters: int | None,
+    sums: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """Covariances from the influence of rows: "robust", and "cluster" with clusters."""
+    """Covariances: "robust" from the influence of rows, "cluster" from sums (G, k) of clusters."""
     out = {"robust": rows.total(_squared, influence)[0]}
-    if cluster is not None:
-        assert n_clusters is not None
-        sums = rows.grouped(_influence, cluster, n_clusters, influence)
-        out["cluster"] = sums.T @ sums
+    if sums is not None:
+        out["cluster"] = sums.T @ sums * len(sums) / (len(sums) - 1)
     return out
-
-
-def _influence(block: Block, influence: Callable[[Block], np.ndarray]) -> np.ndarray:
-    return influence(block)
 
 
 def _squared(block: Block, influence: Callable[[Block], np.ndarray]) -> tuple[np.ndarray]:

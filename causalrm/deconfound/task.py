@@ -39,6 +39,7 @@ class Task:
     levels: dict[str, Any] = field(init=False)
     n_clusters: int | None = field(init=False, default=None)
     unit: str | None = field(init=False, default=None)
+    fold_groups: int | None = field(init=False, default=None)  # of texts and clusters tied together
 
     @property
     def is_text(self) -> bool:
@@ -90,8 +91,8 @@ class Task:
                 self.rows = Rows({**rows.columns, UNIT: codes}, rows.n_obs)
                 self.unit = UNIT
             sizes = np.bincount(codes)
-            largest = int(sizes.max())
-            if np.count_nonzero(sizes) < self.n_folds or largest > 0.5 * rows.n_obs:
+            self.fold_groups, largest = int(np.count_nonzero(sizes)), int(sizes.max())
+            if self.fold_groups < self.n_folds or largest > 0.5 * rows.n_obs:
                 raise IdentificationError(
                     f"Expected folds that split neither clusters nor copies of one text, but "
                     f"{largest} of {rows.n_obs} rows hang together through column {self.text!r}"
@@ -232,5 +233,6 @@ class Fitted:
     dropped: int = 0
     effects: Mapping[str, pd.Series] = field(default_factory=dict)
     ar_moments: Any = None
+    cluster_sums: Any = None
     gammas: pd.DataFrame = field(default_factory=pd.DataFrame)
     overlap: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -39,16 +39,14 @@ class Measured(SphinxDirective):
         machine, *lines = [line for line in path.read_text().splitlines() if line.strip()]
         group = nodes.tgroup(cols=3)
         group += [nodes.colspec(colwidth=width) for width in (44, 40, 16)]
-        group += nodes.thead(
-            "", _row([(t, False) for t in ("comparison", "measured", "target")])
-        )
+        group += nodes.thead("", _row([(t, False) for t in ("comparison", "measured", "target")]))
         body = nodes.tbody()
         for line in lines:
             what, _, figure = line.partition(": ")
             verdicts = VERDICT.findall(figure)
             missed = any(verdict.lower() == "missed" for _, verdict in verdicts)
             target = "; ".join(f"{t} {verdict.lower()}".strip() for t, verdict in verdicts)
-            figure = VERDICT.sub("", figure).replace("  ", " ").replace(" ;", ";").replace(" ,", ",")
+            figure = re.sub(r" +(?=[ ;,])", "", VERDICT.sub("", figure))
             body += _row([(what, missed), (figure.strip(), missed), (target, missed)])
         group += body
         table = nodes.table("", group, classes=["measured"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import causalrm as crm
 from causalrm.attribution import AttributionResult, SetFunction
@@ -55,6 +56,32 @@ def test_joint_test(fit):
     exact = crm.PromptShapley().fit(["a", "b"], lambda Z: Z @ [1.0, 2.0])
     with pytest.raises(crm.IdentificationError, match="known exactly"):
         exact.result_.joint_test()
+
+
+def test_few_orders_give_t_intervals_and_hotelling():
+    value, _ = sigmoid(6, np.random.default_rng(3))
+    budget = crm.Budget(calls=80)
+    found = crm.PromptShapley("permutation", budget).fit(list("abcdef"), value).result_
+    frame, df = found.to_frame(), found.df
+    assert df >= 3
+    half = (frame["conf_high"] - frame["conf_low"]) / 2
+    np.testing.assert_allclose(half, stats.t.ppf(0.975, df) * frame["std_error"])
+    np.testing.assert_allclose(
+        frame["p_value"], 2 * stats.t.sf(np.abs(frame["statistic"]), df), rtol=1e-9
+    )
+    last = found.convergence().iloc[-6:]
+    looks = int(last["look"].iloc[0])
+    wide = stats.t.ppf(1 - 0.025 / (looks * (looks + 1)), df) * last["std_error"]
+    np.testing.assert_allclose(last["conf_high"] - last["estimate"], wide)
+    parts = [crm.Component(k, role="neutral" if k in "ab" else "informative") for k in "abcdef"]
+    test = crm.PromptShapley("permutation", budget).fit(parts, value).result_.joint_test("neutral")
+    phi, v = found.phi[:2], found.covariance[:2, :2]
+    t2 = phi @ np.linalg.solve(v, phi)
+    assert test.statistic == pytest.approx(t2 * (df - 1) / (2 * df)) and test.df_resid == df - 1
+    assert test.p_value == pytest.approx(stats.f.sf(test.statistic, 2, df - 1))
+    few = crm.PromptShapley("permutation", crm.Budget(calls=24)).fit(list("abcdef"), value)
+    with pytest.raises(crm.IdentificationError, match="more pairs than components"):
+        few.result_.joint_test()
 
 
 def test_json_and_back(fit, tmp_path):

@@ -14,8 +14,9 @@ import pytest
 
 import causalrm as crm
 from causalrm.attribution import SetFunction, _kernels
+from causalrm.attribution._interactions import _weights
 from causalrm.attribution.design import all_coalitions
-from tests.attribution.games import airport, glove, security_council, sigmoid
+from tests.attribution.games import airport, glove, security_council, sigmoid, unanimity
 
 
 def names(n):
@@ -132,18 +133,52 @@ def test_interactions_are_exact_from_all_coalitions():
     assert frame["group"].value_counts().to_dict() == {"order 1": 5, "order 2": 10}
 
 
-def test_interactions_from_some_coalitions_are_near_and_others_are_refused():
+def test_permutation_uses_its_budget():
+    value, _ = sigmoid(10, np.random.default_rng(5))
+    fit = crm.PromptShapley("permutation", crm.Budget(calls=160)).fit(names(10), value)
+    assert 160 - 4 * 9 < fit.result_.n_obs <= 160
+    assert fit.result_.df == len(fit.archive_.orders) / 2 - 1
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_interactions_from_some_coalitions_have_errors_as_large_as_they_say(order):
+    z = {index: [] for index in _kernels.INDICES}
+    for seed, game in enumerate((sigmoid, unanimity, sigmoid, unanimity)):
+        value, _ = game(8, np.random.default_rng(seed))
+        table = value(all_coalitions(8)).astype(float)
+        budget = crm.Budget(calls=120 if order == 2 else 200)
+        found = crm.PromptShapley("kernel", budget, order=order).fit(names(8), value).result_
+        for index in _kernels.INDICES:
+            frame = found.interaction(index)
+            exact = np.array(list(_kernels.interactions(table, index, order).values()))
+            error, se = (frame["estimate"] - exact).to_numpy(), frame["std_error"].to_numpy()
+            z[index] += (error / np.maximum(se, 1e-9)).tolist()
+            if index == "STII":  # lower orders are derivatives at the empty set, all asked
+                assert np.abs(error[:8]).max() < 1e-12 and not se[:8].any()
+    for index, found in z.items():
+        found = np.array(found)[np.abs(found) > 0]
+        assert 0.7 < np.sqrt(np.mean(found**2)) < 1.35, index
+        assert np.mean(np.abs(found) < 1.96) > 0.85, index
+
+
+def test_interactions_that_cannot_be_told_apart_are_refused():
     value, _ = sigmoid(9, np.random.default_rng(8))
-    fit = crm.PromptShapley("kernel", crm.Budget(calls=250), order=2).fit(names(9), value)
-    exact = list(_kernels.interactions(value(all_coalitions(9)), "FSII", 2).values())
-    frame = fit.result_.interaction("FSII")
-    z = (frame["estimate"] - exact) / frame["std_error"]
-    assert np.abs(frame["estimate"] - exact).max() < 0.1
-    assert 0.3 < np.sqrt((z**2).mean()) < 1.6
-    with pytest.raises(crm.IdentificationError, match="Raise the budget"):
-        fit.result_.interaction("SII")
     with pytest.raises(crm.DataError, match="needs 92 or more"):
         crm.PromptShapley("kernel", crm.Budget(calls=60), order=2).fit(names(9), value)
+    fit = crm.PromptShapley("kernel", crm.Budget(calls=60)).fit(names(9), value)
+    with pytest.raises(crm.IdentificationError, match="cannot tell apart. Ask 92"):
+        crm.PromptShapley("kernel", order=2).reanalyse(names(9), value, fit.archive_)
+
+
+def test_closed_form_weights_are_those_of_the_transformed_table():
+    rng = np.random.default_rng(3)
+    for n, order in ((3, 3), (5, 2), (6, 3)):
+        Z, table = all_coalitions(n), rng.normal(size=2**n)
+        for index in ("SII", "k-SII", "STII"):
+            for players, exact in _kernels.interactions(table, index, order).items():
+                w = _weights(n, len(players), index, order)
+                found = table @ w[Z.sum(axis=1), Z[:, players].sum(axis=1)]
+                assert found == pytest.approx(exact, abs=1e-12)
 
 
 def test_reply_noise_reaches_interactions():
@@ -276,3 +311,43 @@ def test_a_killed_run_goes_on_without_a_repeated_call(tmp_path):
         prompts = Counter(log.read_text().splitlines())
         assert len(prompts) == 8 and prompts.total() == 8 + 2 + 1
         np.testing.assert_allclose(json.loads(done.stdout), [0.3, 0.2, 0.0], atol=1e-12)
+
+
+def test_refining_opens_the_groups_that_matter_and_asks_nothing_twice(tmp_path):
+    text = "One a. Two b. Three c.\n\nFour d. Five e.\n\nSix f. Seven g. Eight h."
+    template = crm.PromptTemplate.from_text(text, "words", baseline=crm.Mask("_"))
+    asked = []
+
+    def score(prompt):
+        asked.append(prompt)
+        one = "One" in prompt
+        return 2.0 * one + 1.0 * one * ("b." in prompt) + 0.5 * ("Five" in prompt)
+
+    fit = crm.PromptShapley(budget=crm.Budget(calls=200))
+    found = fit.refine(template, crm.ScoreValue(score), archive=tmp_path / "a.jsonl").result_
+    values = dict(zip(found.names, found.phi, strict=True))
+    # One and b. share what they do together, with their sentences as players
+    assert values.pop("section 1 / sentence 1 / 1 One") == pytest.approx(2.5)
+    assert values.pop("section 1 / sentence 2 / 4 b.") == pytest.approx(0.5)
+    assert values.pop("section 2 / sentence 5 / 9 Five") == pytest.approx(0.5)
+    np.testing.assert_allclose(list(values.values()), 0.0, atol=1e-12)
+    assert "section 1 / sentence 3" in values and "section 3" in values
+    assert found.diagnostics["refined"][:2] == ["section 1", "section 2"]
+    assert len(asked) == len(set(asked)) == len(fit.archive_)
+    again = fit.refine(template, crm.ScoreValue(score), archive=tmp_path / "a.jsonl").result_
+    assert len(asked) == len(fit.archive_) and again.phi.tolist() == found.phi.tolist()
+    coarse = fit.refine(template, crm.ScoreValue(score), least=1.0).result_
+    assert "section 2" in coarse.names and "section 1 / sentence 2" in coarse.names
+    with pytest.raises(crm.DataError, match="refine needs groups"):
+        fit.refine(["a", "b"], glove)
+
+
+def test_refining_all_groups_gives_owen_values():
+    value, _ = sigmoid(6, np.random.default_rng(6))
+    game = players(["a", "a", "a", "b", "b", ""], [0] * 6)
+    fit = crm.PromptShapley().refine(game, value)
+    exact = _kernels.owen(value(all_coalitions(6)), np.array([0, 0, 0, 1, 1, 2]))
+    np.testing.assert_allclose(fit.result_.phi, exact, atol=1e-12)
+    np.testing.assert_allclose(
+        fit.result_.group_values()["estimate"], [exact[:3].sum(), exact[3:5].sum(), exact[5]]
+    )

@@ -238,3 +238,27 @@ def test_calls_without_an_answer_stop_the_fit_and_the_rest_is_kept():
 )  # fmt: skip
 def test_replies_are_read(reply, expected):
     assert _chosen(reply, ["A", "B"], ["the quick one", "the slow one"]) == expected
+
+
+def test_one_component_has_the_whole_difference():
+    template = crm.PromptTemplate("Go? {a}", [crm.Component("a", "now")])
+    model = FunctionModel(lambda p: {"A": 0.7, "B": 0.3} if "now" in p else {"A": 0.4, "B": 0.6})
+    for mode in ("logprob", "sample"):
+        value = crm.ChoiceValue(model, ["x", "y"], 0, mode=mode, counterbalance=False)
+        found = crm.PromptShapley(budget=crm.Budget(calls=200)).fit(template, value).result_
+        assert found.phi[0] == pytest.approx(0.3, abs=4 * found.std_error[0] + 1e-12)
+        assert (found.std_error[0] > 0) == (mode == "sample")
+
+
+@pytest.mark.parametrize(
+    ("score", "error", "message"),
+    [
+        (lambda text: float("nan"), crm.DataError, "gave nan at 1 of 1 coalitions"),
+        (lambda text: 1 / 0, crm.BackendError, "ZeroDivisionError"),
+        (lambda text: "high", crm.BackendError, "could not convert"),
+    ],
+)
+def test_scores_that_fail_are_reported_with_their_coalition(score, error, message):
+    template = crm.PromptTemplate("Go? {a}", [crm.Component("a", "now")])
+    with pytest.raises(error, match=message):
+        crm.PromptShapley().fit(template, crm.ScoreValue(score))

@@ -162,6 +162,31 @@ def _deconfounded(method: str) -> tuple[Any, pd.DataFrame, dict[str, Any]]:
     return crm.DeconfoundedReward(method), frame, roles
 
 
+def _selective() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    rng = np.random.default_rng(51)
+    n = 240
+    frame = pd.DataFrame({"x": rng.normal(50, 10, n), "g": rng.choice(["a", "b", "c"], n)})
+    risk = -1.5 + 0.08 * (frame["x"] - 50) + 0.4 * (frame["g"] == "b") + rng.uniform(0, 2, n)
+    sick = rng.random(n) < 1 / (1 + np.exp(-risk))
+    frame["tested"] = (rng.random(n) < 1 / (1 + np.exp(-0.5 - risk))).astype(int)
+    frame.loc[[3, 5, 7, 11], "tested"] = 1  # where the bad inputs are put
+    frame["sick"] = np.where(frame["tested"] == 1, sick, np.nan)
+    known = [crm.Prevalence(0.4, se=0.05), crm.Expertise(free=["x"])]
+    estimator = crm.SelectiveLabelsModel("x + C(g)", constraints=known, draws=256)
+    return estimator, frame, {"tested": "tested", "outcome": "sick"}
+
+
+def _heckman() -> tuple[Any, pd.DataFrame, dict[str, Any]]:
+    _, frame, _ = _selective()
+    rng = np.random.default_rng(52)
+    frame = frame.rename(columns={"tested": "seen"}).drop(columns="sick")
+    frame["z"] = rng.normal(size=len(frame)) + frame["seen"]
+    wage = 1 + 0.02 * (frame["x"] - 50) + rng.normal(size=len(frame))
+    frame["wage"] = np.where(frame["seen"] == 1, wage, np.nan)
+    estimator = crm.HeckmanModel("x + C(g)", "x + C(g) + z", draws=256)
+    return estimator, frame, {"selected": "seen", "outcome": "wage"}
+
+
 CASES = [
     Case(
         "GeneralPreference",
@@ -245,5 +270,22 @@ CASES = [
         covariates=("fact", "length"),
         numbers=("clicks",),
         permutable=False,
+    ),
+    Case(
+        "HeckmanModel",
+        _heckman,
+        lambda fit, data: fit.predict_outcome(data),
+        covariates=("x",),
+        numbers=("seen", "wage"),
+        category="g",
+    ),
+    Case(
+        "SelectiveLabelsModel",
+        _selective,
+        lambda fit, data: fit.predict_risk(data),
+        covariates=("x",),
+        numbers=("tested", "sick"),
+        category="g",
+        event="tested",
     ),
 ]

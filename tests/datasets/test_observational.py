@@ -43,7 +43,28 @@ def test_nhefs() -> None:
     assert not df[["wt82_71", "age", "smokeintensity", "wt71"]].isna().any().any()
 
 
-@pytest.mark.parametrize("name", ["load_lalonde", "load_cps", "load_nhefs"])
+def test_thornton() -> None:
+    df = datasets.load_thornton()
+    assert len(df) == 2894 and df["hiv2004"].isna().sum() == 14  # indeterminate results
+    known = df.dropna(subset=["hiv2004"])
+    assert round(df["got"].mean(), 2) == 0.70 and round(known["hiv2004"].mean(), 3) == 0.064
+    assert known.groupby("got")["hiv2004"].sum().to_dict() == {0: 62.0, 1: 123.0}
+    paid = df.dropna(subset=["any"])
+    assert ((paid["tinc"] > 0) == (paid["any"] == 1)).all()
+    assert paid.groupby("any")["got"].mean().round(2).to_list() == [0.34, 0.79]
+
+
+def test_mroz() -> None:
+    df = datasets.load_mroz()
+    assert df.shape == (753, 8) and df["lfp"].sum() == 428  # Mroz (1987)
+    assert (df["lwg"].isna() == (df["lfp"] == 0)).all()  # imputed wages are no data
+    assert round(df["lwg"].mean(), 3) == 1.190
+
+
+LOADERS = ["load_lalonde", "load_cps", "load_nhefs", "load_thornton", "load_mroz"]
+
+
+@pytest.mark.parametrize("name", LOADERS)
 def test_missing_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "causaldata", None)
     with pytest.raises(MissingDependencyError, match="causaldata"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -114,14 +115,71 @@ def test_methods_side_by_side(log: Any) -> None:
     assert "popularity" in str(crm.table(*fits, names=["plr", "residualise"]))
 
 
-def test_sensitivity_is_that_of_the_estimate(log: Any) -> None:
-    from causalrm.deconfound import sensitivity
-
+def test_sensitivity_is_that_of_the_average_effect(log: Any) -> None:
+    """Benchmarks and S as for a continuous treatment with the features as covariates."""
     fit = crm.DeconfoundedReward().fit(log.data, **ROLES)
     found = fit.sensitivity()
-    row = fit.to_frame().iloc[0]
-    direct = sensitivity(estimate=row["estimate"], std_error=row["std_error"], dof=2995.0,
-                         name="popularity")  # fmt: skip
-    pd.testing.assert_frame_equal(found.to_frame(), direct.to_frame())
-    with pytest.raises(DataError, match="Give one"):
-        fit.sensitivity("other")
+    features = ROLES["text"]
+    direct = crm.deconfound.average_effect(
+        log.data, outcome="outcome", treatment="popularity", covariates=features, method="plr",
+        benchmarks=features,
+    ).sensitivity()  # fmt: skip
+    assert found.scale == pytest.approx(direct.scale, rel=0.01)  # other folds
+    assert found.robustness_value() == pytest.approx(direct.robustness_value(), rel=0.02)
+    columns = ["cf_y", "cf_d"]
+    np.testing.assert_allclose(
+        found.benchmarks.loc[features, columns], direct.benchmarks[columns], atol=0.02
+    )
+    assert found.benchmarks.index[0] == "text" and len(found.benchmarks) == 1 + len(features)
+    assert fit.sensitivity(benchmarks=["style"]).benchmarks.index.tolist() == ["style"]
+    own = fit.sensitivity(benchmarks={"mine": (0.1, 0.2)}).benchmarks
+    assert own.index.tolist() == ["mine"]
+    again = crm.DeconfoundedReward.from_result(crm.Result.from_json(fit.result_.to_json()))
+    pd.testing.assert_frame_equal(again.sensitivity().benchmarks, found.benchmarks)
+    for wrong in ({"term": "other"}, {"benchmarks": ["other"]}):
+        with pytest.raises(DataError, match="Expected"):
+            fit.sensitivity(**wrong)
+    with pytest.raises(DataError, match="another kind"):
+        crm.DeconfoundedReward("ignore").fit(log.data, **ROLES).sensitivity()
+
+
+def test_sensitivity_with_instruments_is_that_of_the_reduced_form(log: Any) -> None:
+    fit = crm.DeconfoundedReward("iv").fit(log.data, **ROLES, instruments=["instrument"])
+    found = fit.sensitivity()
+    s = np.cov(log.data[["instrument", "outcome"]].to_numpy().T)
+    assert found.estimate == pytest.approx(s[0, 1] / s[0, 0])
+    left = s[1, 1] - s[0, 1] ** 2 / s[0, 0]
+    assert found.scale == pytest.approx(np.sqrt(left / s[0, 0]))
+    with pytest.raises(DataError, match="mapping"):
+        fit.sensitivity(benchmarks=["quality"])
+
+
+def test_projections_of_the_joint_set_of_several_confounders() -> None:
+    """Against a grid; the truth passes the joint test about as often as it should."""
+    from causalrm.deconfound.anderson_rubin import critical_value, statistic
+
+    inside = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        z, e = rng.normal(size=(3, 300)), rng.normal(size=(4, 300))
+        c = np.stack([0.4 * z[0] + e[0] + e[2], 0.4 * z[1] - 0.2 * z[2] + e[1] + e[2]])
+        df = pd.DataFrame({"q": rng.normal(size=300), "c1": c[0], "c2": c[1], "z1": z[0],
+                           "z2": z[1], "z3": z[2], "y": c[0] - c[1] + 2 * e[2] + e[3]})  # fmt: skip
+        roles = {"outcome": "y", "text": ["q"], "confounders": ["c1", "c2"]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", crm.IdentificationWarning)  # weak, as they should be
+            fit = crm.DeconfoundedReward("iv").fit(df, **roles, instruments=["z1", "z2", "z3"])
+        inside.append(fit.result_.anderson_rubin_test({"c1": 1.0, "c2": -1.0}).p_value > 0.05)
+    assert np.mean(inside) > 0.85
+    r = fit.result_
+    (low, high), gamma, se = r.anderson_rubin(term="c2")[0], r.gamma, r.std_error
+    critical = critical_value(3, 0.95, None)
+    grid = np.linspace(-8, 8, 161)
+    kept = [
+        b for b in gamma[1] + grid * se[1]
+        if min(statistic(r.ar_moments, np.array([a, b])) for a in gamma[0] + grid * se[0])
+        <= critical
+    ]  # fmt: skip
+    assert low == pytest.approx(min(kept), abs=0.15 * se[1])
+    assert high == pytest.approx(max(kept), abs=0.15 * se[1])
+    assert "anderson_rubin(term=)" in str(fit.summary())

@@ -154,7 +154,7 @@ def test_a_cluster_of_copies_counts_once() -> None:
     three = pd.concat([df.assign(g=np.arange(600))] * 3, ignore_index=True)
     one = fit(df, "joint").to_frame()["std_error"]
     many = fit(three, "joint", cluster="g").to_frame()["std_error"]
-    np.testing.assert_allclose(many, one, rtol=1e-8)
+    np.testing.assert_allclose(many, one * np.sqrt(600 / 599), rtol=1e-8)  # G/(G - 1)
 
 
 def test_repeats_take_the_median() -> None:
@@ -195,6 +195,28 @@ def test_rows_alone_in_a_level_are_counted() -> None:
     assert found.result_.n_obs == 280 and found.rewards_["deconfounded"].isna().sum() == 20
 
 
+def test_texts_beside_fixed_effects() -> None:
+    """Stories of their own worth: absorbed, they leave the attributes alone to be rewarded."""
+    df, truth = make_headlines(1500, rng=3)
+    worth = 4 * np.random.default_rng(0).normal(size=24)
+    df["clicks"] += worth[pd.factorize(df["story"])[0]]
+    found = crm.DeconfoundedReward("fixed_effects", HashedText(64, 0)).fit(
+        df, **TEXT, absorb="editor"
+    )
+    row = found.to_frame().iloc[0]
+    assert len(found.to_frame()) == 1 and abs(row["estimate"] - truth.gamma) < 4 * row["std_error"]
+    predicted = found.predict_reward(df)
+    assert np.corrcoef(predicted["reward"], truth.reward(df["headline"]))[0, 1] > 0.8
+    d = found.result_.diagnostics
+    gone = d["dropped"]["features that absorbed effects or others determine"]
+    assert gone > 0 and gone + d["n_features"] == 64
+    np.testing.assert_allclose(predicted["reward"], found.rewards_["reward"])
+    np.testing.assert_allclose(predicted["std_error"], found.rewards_["reward_std_error"])
+    np.testing.assert_allclose(
+        found.transform(df)["deconfounded"], found.rewards_["deconfounded"], rtol=1e-8
+    )
+
+
 # --------------------------------------------------------------------------- texts and learners
 
 
@@ -231,10 +253,11 @@ def test_texts_in_rewards_out(headlines: Any, method: str) -> None:
 def test_learners_of_scikit_learn(headlines: Any) -> None:
     df, truth = headlines
     forest = RandomForestRegressor(8, min_samples_leaf=10)
-    first, again = (
-        crm.DeconfoundedReward("plr", HashedText(64), forest, folds=3).fit(df, **TEXT)
-        for _ in range(2)
-    )
+    with pytest.warns(IdentificationWarning, match="groups, which folds cannot split"):
+        first, again = (
+            crm.DeconfoundedReward("plr", HashedText(64), forest, folds=3).fit(df, **TEXT)
+            for _ in range(2)
+        )
     pd.testing.assert_frame_equal(first.rewards_, again.rewards_)  # seeds reach the learner
     assert abs(first.result_.gamma[0] - truth.gamma) < 0.15
     assert not hasattr(forest, "estimators_")  # a copy is fitted
@@ -246,12 +269,27 @@ def test_learners_of_scikit_learn(headlines: Any) -> None:
 
 
 def test_a_linear_learner_agrees_with_gram_matrices() -> None:
-    df, _ = make_logged_rewards(1000, authors=40, rng=8)
+    df, _ = make_logged_rewards(1000, authors=120, rng=8)  # too many to leave each out
     a = fit(df, cluster="author", weights=None)
     b = fit(df, options={"nuisance": LinearRegression()}, cluster="author")
     np.testing.assert_allclose(a.result_.gamma, b.result_.gamma, rtol=1e-8)
     np.testing.assert_allclose(a.result_.std_error[0], b.result_.std_error[0], rtol=1e-7)
     np.testing.assert_allclose(a.rewards_["reward"], b.rewards_["reward"], rtol=1e-7, atol=1e-9)
+
+
+def test_ties_between_clusters_are_warned_of_where_errors_do_not_count_them(
+    headlines: Any,
+) -> None:
+    df = headlines.data
+    found = crm.DeconfoundedReward("plr", HashedText(32, 0)).fit(df, **TEXT)
+    d = found.result_.diagnostics
+    assert d["cluster_errors"] == "jackknife" and 24 <= d["fold_groups"] < d["n_clusters"] == 60
+    tied = df[df["headline"].isin(df["headline"].value_counts().head(1).index)]
+    assert tied["editor"].nunique() > 1
+    forest = RandomForestRegressor(4, min_samples_leaf=20)
+    with pytest.warns(IdentificationWarning, match=r"of the 60 clusters .* in 2\d groups.*story"):
+        found = crm.DeconfoundedReward("plr", HashedText(32, 0), forest, folds=2).fit(df, **TEXT)
+    assert found.result_.diagnostics["cluster_errors"] == "scores"
 
 
 def test_folds_split_neither_clusters_nor_copies_of_a_text() -> None:
@@ -313,6 +351,7 @@ def test_what_is_refused(headlines: Any) -> None:
     for method, options, message in (
         ("odin", {}, "Choose one"), ("plr", {"folds": 1}, "folds from 2"),
         ("joint", {"nuisance": LinearRegression()}, "method='plr'"),
+        ("fixed_effects", {"nuisance": 1.0}, "least squares|absorb"),
         ("plr", {"nuisance": "forest"}, "scikit-learn regressor"),
         ("plr", {"nuisance": -1.0}, "at least 0"),
     ):  # fmt: skip

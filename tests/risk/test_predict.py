@@ -1,0 +1,136 @@
+"""Predictions against sums over the unobservable, and against one another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import integrate, stats
+
+import causalrm as crm
+from causalrm.risk.predict import Block, Draws, simulate
+from tests.risk.simulated import ROLES, selective
+
+QUANTITIES = ("risk", "testing", "found", "risk_tested", "risk_untested")
+
+
+def logistic(v: float) -> float:
+    return float(1 / (1 + np.exp(-v)))
+
+
+def by_quadrature(a: float, d: float, s: float, alpha: float, law: str) -> dict[str, float]:
+    """The quantities of one row by adaptive integration over the unobservable."""
+    density = stats.uniform(0, s) if law == "uniform" else stats.norm(0, s)
+    low, high = (0.0, s) if law == "uniform" else (-10 * s, 10 * s)
+
+    def mean(f: Any) -> float:
+        value, _ = integrate.quad(lambda z: density.pdf(z) * f(a + z), low, high, epsabs=1e-13,
+                                  epsrel=1e-11, limit=200)  # fmt: skip
+        return float(value)
+
+    risk = mean(logistic)
+    testing = mean(lambda r: logistic(alpha * r + d))
+    found = mean(lambda r: logistic(r) * logistic(alpha * r + d))
+    left = mean(lambda r: logistic(r) * logistic(-alpha * r - d))
+    untested = mean(lambda r: logistic(-alpha * r - d))
+    return {"risk": risk, "testing": testing, "found": found, "risk_tested": found / testing,
+            "risk_untested": left / untested}  # fmt: skip
+
+
+@pytest.mark.parametrize("law", ["uniform", "normal"])
+@pytest.mark.parametrize("alpha", [1.0, 0.4])
+def test_quantities_are_means_over_the_unobservable(law: str, alpha: float) -> None:
+    sigma = np.array([0.3, 2.0, 5.0])
+    draws = Draws(
+        np.array([[-2.0, 1.0], [-1.0, 0.5], [-4.0, 2.0]]), np.array([[1.0], [-2.0], [30.0]]),
+        sigma, np.full(3, alpha), np.empty((3, 0)), None, law,
+    )  # fmt: skip
+    x = np.array([[1.0, -1.0], [1.0, 0.4], [1.0, 2.0]])
+    block = Block(x, x[:, :1], None)
+    found = {name: getattr(block, name)(draws) for name in QUANTITIES}
+    for i in range(3):
+        for j in range(3):
+            a, d = float(draws.risk[j] @ x[i]), float(draws.testing[j, 0])
+            expected = by_quadrature(a, d, sigma[j], alpha, law)
+            for name in QUANTITIES:
+                assert found[name][i, j] == pytest.approx(expected[name], rel=1e-3), (name, i, j)
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return selective(500, 2)
+
+
+@pytest.fixture(scope="module")
+def fit(frame: pd.DataFrame) -> crm.SelectiveLabelsModel:
+    known = [crm.Prevalence(0.32, se=0.03), crm.Expertise(free=["x"])]
+    return crm.SelectiveLabelsModel("x + z", constraints=known, draws=256).fit(frame, **ROLES)
+
+
+def test_risk_is_that_of_the_tested_and_the_untested(fit: Any, frame: pd.DataFrame) -> None:
+    draws = Draws.of(fit.result_)
+    x = fit.result_.risk_design
+    assert len(x) == draws.risk.shape[1]
+    rows = np.column_stack([np.ones(len(frame)), frame[["x", "z"]]])
+    block = Block(rows, rows[:, :2], None)
+    p = block.testing(draws)
+    total = p * block.risk_tested(draws) + (1 - p) * block.risk_untested(draws)
+    np.testing.assert_allclose(total, block.risk(draws), rtol=1e-9)
+    assert (block.risk_tested(draws) > block.risk_untested(draws)).all()  # a test is a sign
+
+
+def test_frames(fit: Any, frame: pd.DataFrame) -> None:
+    marginal = fit.predict_risk(frame)
+    yes, no = (fit.predict_risk(frame, given=g) for g in ("tested", "untested"))
+    own = fit.predict_risk(frame, given="status")
+    for table in (marginal, yes, no, own, fit.predict_testing(frame)):
+        assert table.columns.tolist() == ["estimate", "std_error", "conf_low", "conf_high"]
+        assert table.index.equals(frame.index)
+        assert (
+            (table["conf_low"] < table["estimate"]) & (table["estimate"] < table["conf_high"])
+        ).all()
+        assert table.to_numpy().min() > 0 and table["conf_high"].max() < 1
+    tested = frame["tested"] == 1
+    pd.testing.assert_frame_equal(own[tested], yes[tested])
+    pd.testing.assert_frame_equal(own[~tested], no[~tested])
+    assert (
+        (no["estimate"] < marginal["estimate"]) & (marginal["estimate"] < yes["estimate"])
+    ).all()
+    wide = fit.predict_risk(frame, level=0.99)
+    assert (wide["conf_low"] < marginal["conf_low"]).all()
+    with pytest.raises(crm.DataError, match="'status', but saw 'sick'"):
+        fit.predict_risk(frame, given="sick")
+    with pytest.raises(crm.DataError, match="tested"):
+        fit.predict_risk(frame.drop(columns="tested"), given="status")
+
+
+def test_shares_match_the_data(fit: Any, frame: pd.DataFrame) -> None:
+    tested = frame["tested"] == 1
+    assert fit.predict_testing(frame)["estimate"].mean() == pytest.approx(tested.mean(), abs=0.02)
+    positive = fit.predict_risk(frame[tested], given="tested")["estimate"].mean()
+    assert positive == pytest.approx(frame.loc[tested, "sick"].mean(), abs=0.02)
+
+
+def test_replicates_follow_the_probabilities(fit: Any, frame: pd.DataFrame) -> None:
+    draws = Draws.of(fit.result_).thin(1)
+    many = Draws(*(np.repeat(v, 4000, axis=0) for v in (draws.risk, draws.testing, draws.sigma,
+                 draws.alpha, draws.decider)), None, draws.law)  # fmt: skip
+    rows = np.column_stack([np.ones(3), frame[["x", "z"]].head(3)])
+    block = Block(rows, rows[:, :2], None)
+    pairs = list(simulate(block, many, np.random.default_rng(1)))  # type: ignore[arg-type]
+    tested, outcome = (np.mean([p[i] for p in pairs], axis=0) for i in (0, 1))
+    both = np.mean([p[0] & p[1] for p in pairs], axis=0)
+    for seen, name in ((tested, "testing"), (outcome, "risk"), (both, "found")):
+        np.testing.assert_allclose(seen, getattr(block, name)(draws)[:, 0], atol=4 * 0.5 / 63)
+
+
+def test_thinning_keeps_the_spread() -> None:
+    one = np.arange(1000.0)
+    draws = Draws(one[:, None], one[:, None], one, one, one[:, None], one, "uniform")
+    few = draws.thin(11)
+    assert len(few) == 11 and few.sigma[0] == 0 and few.sigma[-1] == 999
+    np.testing.assert_array_equal(few.sigma, few.weights)
+    assert draws.thin(2000) is draws
+    assert draws.normalised.sum() == pytest.approx(1.0)
