@@ -13,7 +13,7 @@ estimator that has to find them can be asked to beat by much.
     python benchmarks/attribution.py --players 50      # part of it; other stored cells stay
     python benchmarks/attribution.py --quick           # few cells, not stored
 
-Needs shapiq, xgboost and lightgbm beside causalrm. Writes benchmarks/results/attribution.csv.
+Needs shapiq, xgboost and lightgbm. Writes benchmarks/results/attribution.csv and .txt.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def cell(game: str, n: int, budget: int, repeats: int, seconds: float) -> list[d
     return rows
 
 
-def show(table: pd.DataFrame) -> None:
-    """Print a line per cell, and how many cells meet the targets."""
+def show(table: pd.DataFrame) -> list[str]:
+    """Write a line per cell, and how many cells meet the targets."""
     worse, lines = [], []
     for (game, n, budget), rows in table.groupby(
         ["game", "players", "calls_per_player"], sort=False
@@ -153,19 +153,22 @@ def show(table: pd.DataFrame) -> None:
         row = rows.set_index("estimator").loc["causalrm auto"]
         bound = errors.get("told the terms")
         lines.append(
-            f"{game:14s} n={n:<4d} {budget:3d}n  ours {mine:8.1e}  best rival {others[best]:8.1e} "
-            f"({best}), {ratio:9.3g} times better (target {target:.3g}, "
-            f"{'met' if met else 'missed'}); largest {row.largest_error:.2g}; "
-            f"{row.cpu_ms_per_call:.2f} ms a call; {int(row.games)} games"
-            + (f"; told the terms {bound:.1e}" if bound is not None else "")
+            f"{game}, {n} players, {budget}n calls, {int(row.games)} games: {mine:.1e} against "
+            f"{others[best]:.1e} ({best}), {ratio:.3g} times better (target {target:.3g}, "
+            f"{'met' if met else 'MISSED'}); largest {row.largest_error:.2g}; "
+            f"{row.cpu_ms_per_call:.2f} ms a call"
+            + (f"; told the terms {bound:.1e}" if bound is not None and bound == bound else "")
         )
-    print("\n".join(lines))
-    print(f"\n{len(lines) - len(worse)} of {len(lines)} cells meet their target; missed: {worse}")
-    two = table[(table.estimator == "causalrm auto") & (table.calls_per_player == 2)]
-    if len(two):
-        print(f"largest relative error at 2n: {two.largest_error.max():.3g} (target 2)")
-    slow = table[table.estimator == "causalrm auto"].cpu_ms_per_call.max()
-    print(f"slowest overhead: {slow:.2f} CPU ms a call (target 5)")
+    lines.append(f"cells that meet their target: {len(lines) - len(worse)} of {len(lines)}")
+    mine_only = table[table.estimator == "causalrm auto"]
+    largest = mine_only[mine_only.calls_per_player == 2].largest_error.max()
+    if largest == largest:
+        verdict = "met" if largest <= 2 else "MISSED"
+        lines.append(f"largest relative error at 2n: {largest:.3g} (target 2, {verdict})")
+    slow = mine_only.cpu_ms_per_call.max()
+    verdict = "met" if slow <= 5 else "MISSED"
+    lines.append(f"slowest overhead: {slow:.1f} CPU ms a call (target 5 ms, {verdict})")
+    return lines
 
 
 def main() -> None:
@@ -175,9 +178,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=np.inf, help="per cell, after 3 games")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--players", type=int, nargs="*", default=PLAYERS)
+    parser.add_argument("--budgets", type=int, nargs="*", default=BUDGETS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    players, budgets = ((8, 20), (2, 10)) if options.quick else (options.players, BUDGETS)
+    players, budgets = ((8, 20), (2, 10)) if options.quick else (options.players, options.budgets)
     rows: list[dict] = []
     for n in players:
         for budget in budgets:
@@ -193,11 +197,12 @@ def main() -> None:
             table = pd.concat([old[~pd.MultiIndex.from_frame(old[by]).isin(new)], table])
             table = table.sort_values(["players", "calls_per_player"], kind="stable")
         table.to_csv(stored, index=False, float_format="%.4g")
-    print(
-        f"{platform.machine()}; "
-        + ", ".join(f"{p} {version(p)}" for p in ("shapiq", "xgboost", "lightgbm", "numpy"))
-    )
-    show(table)
+    packages = ("causalrm", "shapiq", "xgboost", "lightgbm", "numpy")
+    head = f"{platform.machine()}; " + ", ".join(f"{p} {version(p)}" for p in packages)
+    text = "\n".join([head, "", *show(table), ""])
+    print(text)
+    if not options.quick:
+        stored.with_suffix(".txt").write_text(text)
 
 
 if __name__ == "__main__":
