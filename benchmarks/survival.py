@@ -264,13 +264,21 @@ def report(table, partial: bool) -> None:
         ratio(weibull, r, n, 1)
     if 1_000_000 in peak and aft in peak.index and np.isfinite(peak.loc[aft, 1_000_000]):
         share = peak.loc[apgw, 1_000_000] / peak.loc[aft, 1_000_000]
-        lines.append(f"peak memory above data at 1e6, APGW / lifelines: {share:.2f} (target 1/3)")
+        lines.append(
+            f"peak memory above data at 1e6, APGW / lifelines: {share:.2f} "
+            f"(target 1/3, {'met' if share <= 1 / 3 else 'MISSED'})"
+        )
     floor = "one X'WX pass, 23 columns"
     if floor in time.index:
         passes = time.loc[apgw, 1_000_000] / time.loc[floor, 1_000_000]
-        lines.append(f"APGW at 1e6 as a multiple of one X'WX pass: {passes:.1f} (target 15)")
+        verdict = "met" if passes <= 15 else "MISSED"
+        lines.append(
+            f"APGW at 1e6 as a multiple of one X'WX pass: {passes:.1f} (target 15, {verdict})"
+        )
     if 10_000_000 in time:
-        lines.append(f"APGW at 1e7: {time.loc[apgw, 10_000_000]:.1f} s (target 20 s)")
+        seconds = time.loc[apgw, 10_000_000]
+        verdict = "met" if seconds <= 20 else "MISSED"
+        lines.append(f"APGW at 1e7: {seconds:.1f} s (target 20 s, {verdict})")
     for name in (apgw, weibull):
         row = time.loc[name].dropna() if name in time.index else []
         row = row[row.index >= 100_000] if len(row) else row
@@ -281,7 +289,7 @@ def report(table, partial: bool) -> None:
     if first is not None and first.notna().any():
         ours = table.loc[table["fit"].eq(apgw) & first.notna(), "first_call"]
         if len(ours):
-            text = f"{ours.iloc[0]:.2f} s (target 3)"
+            text = f"{ours.iloc[0]:.2f} s (target 3, {'met' if ours.iloc[0] <= 3 else 'MISSED'})"
             lines.append(f"import and first call on 1,000 rows, kernels cached: {text}")
     weib = table[table["fit"].isin([weibull, aft, r])]
     weib = weib.pivot(index="n", columns="fit", values="loglik")
