@@ -197,11 +197,20 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == _FORMAT and db.execute("PRAGMA application_id").fetchone()[0] == _OURS:
+            db.execute("BEGIN")  # one view of all three, while another may be creating the tables
+            version, owner, tables = (
+                db.execute(question).fetchone()[0]
+                for question in (
+                    "PRAGMA user_version",
+                    "PRAGMA application_id",
+                    "SELECT count(*) FROM sqlite_master",
+                )
+            )
+            db.execute("COMMIT")
+            if version == _FORMAT and owner == _OURS:
                 db.execute("PRAGMA synchronous = NORMAL")
                 return
-            if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if version or tables:
                 raise BackendError(f"{path} is a database, but not a cache of this version.")
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(

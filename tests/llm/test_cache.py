@@ -91,6 +91,31 @@ def test_many_threads_open_a_new_file_at_once(tmp_path):
     assert len(cache) == 20
 
 
+def test_a_file_that_another_thread_is_creating_is_a_cache(tmp_path):
+    errors = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that threads meet within the creation
+    try:
+        for attempt in range(15):
+            cache = Cache(tmp_path / f"{attempt}.sqlite")
+
+            def run(cache=cache):
+                try:
+                    with cache.session():
+                        pass
+                except Exception as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=run) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+
+
 def test_files_that_are_no_caches(tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to look at " * 50)
     with pytest.raises(BackendError, match="not a cache"):
