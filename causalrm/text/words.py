@@ -1,25 +1,21 @@
-"""Encoders: texts, or queries with their answers, to arrays of features."""
+"""Encoders that count words, of answers and of how near they come to their query."""
 
 from __future__ import annotations
 
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from sklearn.utils import murmurhash3_32
 
-from causalrm.core.column import first_rows
-from causalrm.core.errors import CausalRMError, DataError, require
-
-__all__ = ["Features", "HashedText", "SentenceEmbeddings", "TfidfText"]
+from causalrm.core.errors import DataError
+from causalrm.text.base import Encoder
 
 # Words and numbers, every other sign, and line breaks: style is to be seen as well as content.
 _TOKEN = re.compile(r"\w+(?:[.,]\d+)*|[^\w\s]|\n")
@@ -32,116 +28,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: an odd multiplier that mixes bits
 
 
-def texts(values: Iterable[Any], what: str, index: pd.Index | None = None) -> list[str]:
-    """Values as a list of texts.
-
-    Raises
-    ------
-    DataError
-        When some are no text; the message counts them and names the first rows.
-    """
-    if isinstance(values, str):
-        raise DataError(f"Expected a sequence of texts as {what}, but saw one text. Give a list.")
-    found = list(values)
-    bad = [i for i, value in enumerate(found) if not isinstance(value, str)]
-    if bad:
-        kinds = sorted({type(found[i]).__name__ for i in bad})
-        raise DataError(
-            f"Expected texts in {what}, but {len(bad)} of {len(found)} are of type "
-            f"{' and '.join(kinds)} (first rows: {first_rows(bad[:6], index)}). Convert them to "
-            "text, drop these rows, or use the encoder Features for vectors."
-        )
-    return found
-
-
-class _Encoder(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """What all encoders share: fit and transform take answers and, where they have them, queries.
-
-    Attributes
-    ----------
-    query_aware : bool
-        Whether the features of an answer depend on the query it is given to.
-    """
-
-    _names: np.ndarray
-    query_aware: bool = False
-
-    def fit(self, answers: Any, queries: Any = None) -> Self:
-        """Learn what the encoder needs to know of the answers.
-
-        Parameters
-        ----------
-        answers : sequence of str; for `Features` an array, a data frame or a sequence of vectors
-        queries : sequence of str, optional
-            Of the same length. Without them the features are of the answer alone.
-
-        Returns
-        -------
-        Encoder
-            Itself.
-
-        Raises
-        ------
-        DataError
-            When answers or queries are not of the right kind, or nothing can be learnt from them.
-        """
-        found, asked = self._read(answers, queries)
-        self.query_aware = bool(getattr(self, "interaction", False)) and asked is not None
-        names = self._learn(found, asked if self.query_aware else None)
-        self._names = np.array(names, dtype=object)
-        return self
-
-    def transform(self, answers: Any, queries: Any = None) -> Any:
-        """Features of each answer, given its query.
-
-        Parameters
-        ----------
-        answers : as in `fit`
-        queries : sequence of str, optional
-            Needed where `fit` had them.
-
-        Returns
-        -------
-        ndarray or scipy.sparse.csr_array of shape (n, p)
-        """
-        self._check_fitted()
-        found, asked = self._read(answers, queries)
-        if self.query_aware and asked is None:
-            raise DataError(
-                f"This {type(self).__name__} was fitted with queries, but saw none now. Give the "
-                "queries, or fit it without them."
-            )
-        return self._features(found, asked if self.query_aware else None)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the features, an array of p texts."""
-        self._check_fitted()
-        return self._names
-
-    @abstractmethod
-    def _learn(self, found: Any, asked: list[str] | None) -> list[str]:
-        """Learn from what was read, and name the features."""
-
-    @abstractmethod
-    def _features(self, found: Any, asked: list[str] | None) -> Any:
-        """Features of what was read."""
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "_names"):
-            raise CausalRMError(f"This {type(self).__name__} is not fitted: call fit first.")
-
-    def _read(self, answers: Any, queries: Any) -> tuple[Any, list[str] | None]:
-        found = texts(answers, "answers")
-        asked = None if queries is None else texts(queries, "queries")
-        if asked is not None and len(asked) != len(found):
-            raise DataError(
-                f"Expected one query per answer, but saw {len(asked)} queries and {len(found)} "
-                "answers. Give both with the same length."
-            )
-        return found, asked
-
-
-class _Terms(_Encoder):
+class _Terms(Encoder):
     """Terms of answers, and their relations to the terms of the query, as sparse columns."""
 
     interaction: bool
@@ -462,142 +349,3 @@ class TfidfText(_Terms):
         keys = query * len(self._vocabulary) + answer
         place = np.searchsorted(self._pairs, keys).clip(max=len(self._pairs) - 1)
         return np.where(self._pairs[place] == keys, place, -1), np.ones(keys.size)
-
-
-class SentenceEmbeddings(_Encoder):
-    """Embeddings of the answer; with queries, also their products with those of the query.
-
-    Parameters
-    ----------
-    model : str or callable, default "sentence-transformers/all-MiniLM-L6-v2"
-        A model of the package sentence-transformers, or a function of a list of texts that
-        returns an array with one row per text.
-    interaction : bool, default True
-        Whether the products of answer and query, coordinate by coordinate, and their cosine are
-        features too, where queries are given.
-
-    References
-    ----------
-    Reimers, Gurevych (2019), Sentence-BERT, EMNLP, doi 10.18653/v1/D19-1410, arXiv 1908.10084.
-
-    Examples
-    --------
-    >>> def lengths(texts):
-    ...     return [[len(text), text.count(" ")] for text in texts]
-    >>> encoder = SentenceEmbeddings(lengths, interaction=False).fit(["Paris.", "It is Paris."])
-    >>> encoder.transform(["It is so."]).tolist()
-    [[9.0, 2.0]]
-    """
-
-    def __init__(
-        self,
-        model: str | Callable[[list[str]], Any] = "sentence-transformers/all-MiniLM-L6-v2",
-        *,
-        interaction: bool = True,
-    ):
-        self.model = model
-        self.interaction = interaction
-
-    def _learn(self, found: list[str], asked: list[str] | None) -> list[str]:
-        p = self._embed(found[:1]).shape[1]
-        names = [f"e{j}" for j in range(p)]
-        if asked is not None:
-            names += [f"e{j} x query" for j in range(p)] + ["cosine with query"]
-        return names
-
-    def _embed(self, found: list[str]) -> np.ndarray:
-        distinct = {text: i for i, text in enumerate(dict.fromkeys(found))}
-        model = self.model
-        if isinstance(model, str):
-            if not hasattr(self, "_loaded"):
-                package = require("sentence_transformers", "transformers")
-                self._loaded = package.SentenceTransformer(model)
-            model = self._loaded.encode
-        rows = np.asarray(model(list(distinct)), dtype=float)
-        if rows.ndim != 2 or len(rows) != len(distinct) or not np.isfinite(rows).all():
-            raise DataError(
-                f"Expected {len(distinct)} rows of finite numbers from the embedding model, but "
-                f"saw an array of shape {rows.shape}. Check the model."
-            )
-        return np.asarray(rows[[distinct[text] for text in found]])
-
-    def _features(self, found: list[str], asked: list[str] | None) -> np.ndarray:
-        x = self._embed(found)
-        if asked is None:
-            return x
-        q = self._embed(asked)
-        product = x * q * np.sqrt(x.shape[1])
-        norm = np.sqrt((x**2).sum(axis=1) * (q**2).sum(axis=1))
-        cosine = (x * q).sum(axis=1) / np.where(norm > 0, norm, 1.0)
-        return np.hstack([x, product, cosine[:, None]])
-
-
-class Features(_Encoder):
-    """Answers that are numeric vectors already; queries are ignored.
-
-    Parameters
-    ----------
-    names : sequence of str, optional
-        Names of the features; those of the columns of a frame, or x0, x1, ..., by default.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> encoder = Features().fit([np.array([1.0, 2.0]), np.array([3.0, 4.0])])
-    >>> encoder.get_feature_names_out().tolist()
-    ['x0', 'x1']
-    """
-
-    def __init__(self, names: Sequence[str] | None = None):
-        self.names = names
-
-    def _read(self, answers: Any, queries: Any) -> tuple[np.ndarray, None]:
-        if isinstance(answers, pd.DataFrame):
-            self._given = [str(name) for name in answers.columns]
-        return _vectors(answers), None
-
-    def _learn(self, found: np.ndarray, asked: list[str] | None) -> list[str]:
-        p = found.shape[1]
-        given = getattr(self, "_given", [f"x{j}" for j in range(p)])
-        names = given if self.names is None else [str(name) for name in self.names]
-        if len(names) != p:
-            raise DataError(
-                f"Expected {len(names)} features, one per name, but the vectors have {p}. Give as "
-                "many names as features."
-            )
-        return names
-
-    def _features(self, found: np.ndarray, asked: list[str] | None) -> np.ndarray:
-        if found.shape[1] != len(self._names):
-            raise DataError(
-                f"Expected vectors of {len(self._names)} features, as in the fit, but saw "
-                f"{found.shape[1]}. Give the same features."
-            )
-        return found
-
-
-def _vectors(answers: Any) -> np.ndarray:
-    """Vectors as a finite array of shape (n, p)."""
-    try:
-        x = np.asarray(
-            answers if isinstance(answers, np.ndarray | pd.DataFrame) and answers.ndim == 2
-            else np.stack([np.asarray(row, dtype=float) for row in answers]),
-            dtype=float,
-        )  # fmt: skip
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            "Expected answers that are numeric vectors of one length, but they cannot be stacked "
-            f"to an array ({error}). Use a text encoder for texts."
-        ) from error
-    if x.ndim != 2:
-        raise DataError(
-            f"Expected one vector of numbers per answer, but saw an array of shape {x.shape}. "
-            "Give each answer as a vector."
-        )
-    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
-    if len(bad):
-        raise DataError(
-            f"Expected finite numbers, but {len(bad)} of {len(x)} answers have others "
-            f"(first rows: {first_rows([int(i) for i in bad[:6]], None)}). Correct them."
-        )
-    return x
