@@ -16,7 +16,7 @@ export MPLBACKEND := Agg
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(PY) -m pytest -n 2 --dist loadfile
 
-.PHONY: help demo test test-slow test-transformers lint docs bench clean
+.PHONY: help demo test test-slow test-transformers test-dist lint docs bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make test       every test that is not marked slow, and the examples in the docstrings"
 	@echo "make test-slow  the simulation studies"
 	@echo "make test-transformers  what needs torch: local models, networks as reward heads"
+	@echo "make test-dist  build wheel and sdist, and test the wheel in an empty environment"
 	@echo "make lint       ruff, mypy --strict, import-linter"
 	@echo "make docs       the documentation, in docs/_build/html; runs every example"
 	@echo "make bench      the benchmarks, in an environment of their own"
@@ -41,9 +42,24 @@ test-slow: $(READY)
 test-transformers: $(TORCH_READY)
 	$(ONE_THREAD) $(TORCH_PY) -m pytest tests/llm/test_transformers.py tests/preference/test_network.py
 
+# The wheel is built from the sdist, and the tests are those of the sdist without its causalrm/:
+# what is tested is what a user installs. PYTHON=python3.13 chooses the interpreter.
+test-dist:
+	@rm -rf build/dist dist
+	@$(call environment,build/dist/env)
+	@build/dist/env/bin/python -m pip install -qq --upgrade "pip>=25.1" build
+	build/dist/env/bin/python -m build -q --outdir dist .
+	@mkdir -p build/dist/tree && tar xzf dist/causalrm-*.tar.gz -C build/dist/tree --strip-components 1
+	@rm -rf build/dist/tree/causalrm
+	cd build/dist/tree && ../env/bin/python -m pip install -qq --constraint constraints.txt \
+	  ../../../dist/causalrm-*.whl --group test
+	cd build/dist/tree && $(ONE_THREAD) ../env/bin/python -m pytest tests --ignore tests/test_house.py \
+	  -n 2 --dist loadfile
+
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m mypy tests/typing/program.py
 	$(VENV)/bin/lint-imports
 
 docs: $(READY)

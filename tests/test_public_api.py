@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,5 +67,11 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 def test_main_prints_what_a_bug_report_needs() -> None:
     text = python("-m", "causalrm").stdout
-    for word in (causalrm.__version__, "numpy", "threads", "docs"):
+    for word in (causalrm.__version__, "numpy", "pymc", "threads", "docs"):
         assert word in text
+
+
+def test_a_typed_program_runs() -> None:
+    # Its types are checked by `make lint`.
+    program = Path(__file__).parent / "typing" / "program.py"
+    assert "kappa" in python("-W", "error", str(program)).stdout

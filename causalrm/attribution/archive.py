@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,9 @@ def _append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     texts = [json.dumps(line) for line in lines]
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in _SQLITE:
-        with sqlite3.connect(path) as db:
+        with closing(sqlite3.connect(path)) as db, db:
             db.execute("CREATE TABLE IF NOT EXISTS lines (number INTEGER PRIMARY KEY, line TEXT)")
             db.executemany("INSERT INTO lines (line) VALUES (?)", [(text,) for text in texts])
-        db.close()
         return
     with open(path, "a", encoding="utf-8") as file:
         file.write("".join(text + "\n" for text in texts))
@@ -148,9 +148,8 @@ def _append(path: Path, lines: Iterable[dict[str, Any]]) -> None:
 def _read(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix in _SQLITE:
         try:
-            with sqlite3.connect(path) as db:
+            with closing(sqlite3.connect(path)) as db:
                 texts = [row[0] for row in db.execute("SELECT line FROM lines ORDER BY number")]
-            db.close()
         except sqlite3.Error as error:
             raise DataError(f"{path} is not an archive of replies: {error}.") from None
     else:

@@ -33,7 +33,7 @@ FRAME = pd.DataFrame(
     }
 )
 COLUMNS = (
-    Column("x", None, FRAME["x"].min(), FRAME["x"].max()),
+    Column("x", None, float(FRAME["x"].min()), float(FRAME["x"].max())),
     Column("b", None, 0.0, 1.0),
     Column("g", ("a", "b", "c")),
     Column("c", ("lo", "mid", "hi")),
@@ -131,7 +131,7 @@ def test_every_source_gives_the_same_rows_and_designs(kind: str, tmp_path: Path)
     data = SOURCES[kind](tmp_path, FRAME)
     reader, rows = look(data)
     assert rows.n_obs == N
-    assert reader.columns == COLUMNS
+    assert repr(reader.columns) == repr(COLUMNS)  # NaN is not equal to itself
     _, expected = look(FRAME)
     found = whole(rows)
     for name, values in expected.columns.items():
@@ -336,7 +336,7 @@ def test_columns_are_looked_at_on_threads_where_there_are_many_rows(
     for threads in ("1", "3"):
         monkeypatch.setenv("CAUSALRM_NUM_THREADS", threads)
         reader, rows = look(FRAME)
-        assert reader.columns == expected[0].columns
+        assert repr(reader.columns) == repr(expected[0].columns)
         assert all(np.array_equal(rows.columns[c], expected[1].columns[c]) for c in rows.columns)
         with pytest.raises(DataError, match="'x', but 1 of 90"):
             look(FRAME.assign(x=[np.nan, *FRAME["x"][1:]]))
