@@ -13,7 +13,8 @@ estimator that has to find them can be asked to beat by much.
     python benchmarks/attribution.py --players 50      # part of it; other stored cells stay
     python benchmarks/attribution.py --quick           # few cells, not stored
 
-Needs shapiq, xgboost and lightgbm. Writes benchmarks/results/attribution.csv and .txt.
+Needs shapiq, xgboost and lightgbm. Writes benchmarks/results/attribution.csv and .txt
+after every cell.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ GAMES = {
     "sparse": (games.sparse, False),
     "unanimity": (games.unanimity, False),
 }
+BY = ("game", "players", "calls_per_player")
 PLAYERS, BUDGETS, REPEATS, EXACT = (8, 12, 20, 50, 100), (2, 10, 50, 200), 20, 1e-6
 
 
@@ -134,9 +136,7 @@ def cell(game: str, n: int, budget: int, repeats: int, seconds: float) -> list[d
 def show(table: pd.DataFrame) -> list[str]:
     """Write a line per cell, and how many cells meet the targets."""
     worse, lines = [], []
-    for (game, n, budget), rows in table.groupby(
-        ["game", "players", "calls_per_player"], sort=False
-    ):
+    for (game, n, budget), rows in table.groupby(list(BY), sort=False):
         errors = rows.set_index("estimator")["median_error"]
         mine = errors["causalrm auto"]
         others = errors.drop(["causalrm auto", "told the terms"], errors="ignore").dropna()
@@ -182,27 +182,27 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     players, budgets = ((8, 20), (2, 10)) if options.quick else (options.players, options.budgets)
-    rows: list[dict] = []
+    packages = ("causalrm", "shapiq", "xgboost", "lightgbm", "numpy")
+    head = f"{platform.machine()}; " + ", ".join(f"{p} {version(p)}" for p in packages)
+    table = pd.DataFrame()
+    stored = HERE / "results" / "attribution.csv"
+    if not options.quick and stored.exists():
+        table = pd.read_csv(stored)
     for n in players:
         for budget in budgets:
             for game in GAMES:
-                rows += cell(game, n, budget, options.repeats, options.seconds)
-    table = pd.DataFrame(rows)
-    stored = HERE / "results" / "attribution.csv"
-    if not options.quick:
-        by = ["game", "players", "calls_per_player"]
-        if stored.exists():
-            old = pd.read_csv(stored)
-            new = pd.MultiIndex.from_frame(table[by])
-            table = pd.concat([old[~pd.MultiIndex.from_frame(old[by]).isin(new)], table])
-            table = table.sort_values(["players", "calls_per_player"], kind="stable")
-        table.to_csv(stored, index=False, float_format="%.4g")
-    packages = ("causalrm", "shapiq", "xgboost", "lightgbm", "numpy")
-    head = f"{platform.machine()}; " + ", ".join(f"{p} {version(p)}" for p in packages)
-    text = "\n".join([head, "", *show(table), ""])
-    print(text)
-    if not options.quick:
-        stored.with_suffix(".txt").write_text(text)
+                new = pd.DataFrame(cell(game, n, budget, options.repeats, options.seconds))
+                print(*show(new)[:1], flush=True)
+                if len(table):
+                    own = (table[list(BY)] == new.loc[0, list(BY)]).all(axis=1)
+                    table = table[~own]
+                table = pd.concat([table, new]).sort_values(list(BY[1:]), kind="stable")
+                if options.quick:
+                    continue
+                table.to_csv(stored, index=False, float_format="%.4g")
+                text = "\n".join([head, "", *show(table), ""])
+                stored.with_suffix(".txt").write_text(text)
+    print(*show(table)[-3:], sep="\n")
 
 
 if __name__ == "__main__":

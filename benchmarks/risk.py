@@ -10,11 +10,12 @@ a grid with 32,768 draws, in posterior sds.
 
 Then the grid is timed on 5e4, 5e5 and 1e6 rows (those with at most 1e5 distinct), on two threads,
 from designs in memory to draws: wall time, and CPU time over two, which is what the wall time would
-be if the machine did nothing else and all of it ran side by side.
+be if the machine did nothing else and all of it ran side by side. Heckman's model is timed on 5e4
+and 5e5 rows in the same way, the whole fit: reading, two steps, maximum likelihood, posterior.
 
     python benchmarks/risk.py                # an hour at most
     python benchmarks/risk.py --quick        # 1,000 rows and short chains, a tenth of the rows
-    python benchmarks/risk.py --only grid    # one engine, or "rows"; what was stored stays
+    python benchmarks/risk.py --only grid    # one engine, "rows" or "Heckman"; the rest stays
 
 Writes benchmarks/results/risk.json and .txt, and prints figures beside targets.
 """
@@ -244,12 +245,44 @@ def rows_job(name: str, quick: bool) -> Found:
     }  # fmt: skip
 
 
+HECKMAN = {"Heckman 5e4": 50_000, "Heckman 5e5": 500_000}  # rows
+
+
+def heckman_job(name: str, quick: bool) -> Found:
+    """Wall and CPU time of a whole fit of Heckman's model; simulated, rho .5, an exclusion."""
+    import numpy as np
+    import pandas as pd
+
+    import causalrm as crm
+
+    def rows(n: int) -> pd.DataFrame:
+        rng = np.random.default_rng(1)
+        frame = pd.DataFrame(rng.normal(size=(n, 4)), columns=list("abcd"))
+        z, e = rng.normal(size=(2, n))
+        seen = 0.2 + 0.6 * frame["a"] + 0.5 * frame["d"] + 0.5 * z + np.sqrt(0.75) * e > 0
+        y = 1.0 + frame["a"] - 0.5 * frame["b"] + 2.0 * z
+        return frame.assign(t=seen.astype(int), y=y.where(seen))
+
+    model = crm.HeckmanModel("a + b + c", "a + b + c + d", method="grid", draws=1024)
+    model.fit(rows(2000), selected="t", outcome="y")  # compiled kernels, threads
+    frame = rows(HECKMAN[name] // (10 if quick else 1))
+    clock, begin = time.perf_counter(), time.process_time()
+    found = model.fit(frame, selected="t", outcome="y").result_
+    d = found.diagnostics
+    return {
+        "wall": time.perf_counter() - clock, "cpu": time.process_time() - begin,
+        "n": len(frame), "draws": len(found.draws), "ess": d["importance_ess"], "khat": d["khat"],
+        "points": d["nodes"], "load": os.getloadavg()[0],
+        "rho": found.to_frame().iloc[-1][["estimate", "conf_low", "conf_high"]].tolist(),
+    }  # fmt: skip
+
+
 # --- driver ---------------------------------------------------------------------------------------
 
 
 def run(job: str, quick: bool, limit: float) -> Found:
     """Run a job in a process of its own, with a time limit."""
-    threads = "2" if job in ROWS else "1"
+    threads = "2" if job in ROWS or job in HECKMAN else "1"
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, "1"), "CAUSALRM_NUM_THREADS": threads}
     command = [sys.executable, __file__, "--child", job] + ["--quick"] * quick
@@ -272,6 +305,8 @@ def child(job: str, quick: bool) -> Found:
     try:
         if job in ROWS:
             return rows_job(job, quick)
+        if job in HECKMAN:
+            return heckman_job(job, quick)
         return ENGINES[job](quick, data(1000 if quick else N))
     except ImportError as error:
         return {"failed": str(error)}
@@ -333,6 +368,19 @@ def lines_of(found: dict[str, Found]) -> list[str]:
             f"{one['wall']:.1f} s, CPU time over two {half:.1f} s (target {most:g} s, {said}); "
             f"ESS {one['ess']:.0f}, k-hat {one['khat']:.2f}, {one['n_points']} points"
         )
+    for job in HECKMAN:
+        if job not in found:
+            continue
+        one = found[job]
+        if "failed" in one:
+            lines.append(f"{job}: {one['failed']}")
+            continue
+        lines.append(
+            f"Heckman's model, {one['n']:,} rows, {one['draws']} draws: {one['wall']:.1f} s, CPU "
+            f"time over two {one['cpu'] / 2:.1f} s; ESS {one['ess']:.0f}, k-hat {one['khat']:.2f}, "
+            f"{one['points']} points; rho {one['rho'][0]:.3f} [{one['rho'][1]:.3f}, "
+            f"{one['rho'][2]:.3f}] for a truth of .5"
+        )
     return lines
 
 
@@ -350,7 +398,7 @@ def main() -> None:
     found: dict[str, Found] = {}
     if args.only and store.exists() and not args.quick:
         found = json.loads(store.read_text())
-    for job in [*ENGINES, *ROWS]:
+    for job in [*ENGINES, *ROWS, *HECKMAN]:
         if args.only and args.only not in job and not (args.only == "rows" and job in ROWS):
             continue
         found[job] = run(job, args.quick, args.limit)

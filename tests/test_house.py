@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -98,6 +99,39 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or ".")
     return names
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    names = set().union(*(imported(path) for path in (ROOT / "causalrm").rglob("*.py")))
+    modules = {name.partition(".")[0] for name in names} - {"causalrm", *sys.stdlib_module_names}
+    project = PROJECT["project"]
+    wanted = [Requirement(line).name for line in project["dependencies"]]
+    for lines in project["optional-dependencies"].values():
+        wanted += [Requirement(line).name for line in lines]
+    declared = {canonicalize_name(name) for name in wanted}
+    brought = {"pytensor", "arviz_stats"}  # parts of pymc and arviz
+    data = {"causaldata"}  # data sets alone: the loader says how to install it
+    packages = importlib.metadata.packages_distributions()
+    for module in modules - brought - data:
+        found = {canonicalize_name(name) for name in packages.get(module, [module])}
+        assert found & declared, f"{module} is imported, but pyproject.toml does not name it"
+
+
+def test_dependencies_have_permissive_licences() -> None:
+    waiting, seen = list(map(Requirement, PROJECT["project"]["dependencies"])), set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        about = importlib.metadata.metadata(name)
+        lines = about.get_all("Classifier") or []
+        licence = [about.get("License-Expression") or ""]
+        licence += [line for line in lines if line.startswith("License")]
+        assert not re.search(r"\b(A|L)?GPL|General Public", " ".join(licence)), f"{name}: {licence}"
+        waiting += map(Requirement, importlib.metadata.requires(name) or [])
+    assert {"numpy", "pymc", "llvmlite", "pytensor"} <= seen
 
 
 KERNELS = sorted((ROOT / "causalrm").glob("*/_kernels*.py"))

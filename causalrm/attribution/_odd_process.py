@@ -19,7 +19,9 @@ ORDERS = (1, 3, 5)
 _MOST = 4000  # pairs, beyond which only terms of order one are modelled (the work grows as m^3)
 _LEARN = 350  # pairs from which variances and relevances are learnt
 _JITTER = 1e-10
-_FEW = 64  # pairs up to which exact values are averaged over `_SHARES` instead of learning them
+_FEW = 64  # exact pairs up to which variances are averaged over instead of learnt
+_SIZES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # of the signal, over the mean square of all
+_SIGNAL = (np.log(0.3), 1.5)  # prior of the logarithm of the size of the terms of order one
 _SHARES = (  # of the variance, by order
     (0.99, 0.007, 0.003),
     (0.97, 0.02, 0.01),
@@ -43,12 +45,15 @@ class Posterior:
         Of the posterior, and the part of it that comes from noise in the replies.
     held_out : ndarray of shape (m,)
         Errors when each pair is predicted from the others.
+    gain : ndarray of shape (n, m)
+        `phi` is this times the odd part.
     """
 
     phi: np.ndarray
     cov: np.ndarray
     cov_reply: np.ndarray
     held_out: np.ndarray
+    gain: np.ndarray
 
 
 def posterior(
@@ -81,45 +86,61 @@ def posterior(
     scale = float(np.mean(d**2))
     if scale == 0.0:
         zero = np.zeros((n, n))
-        return Posterior(np.zeros(n), zero, zero, np.zeros(m))
+        return Posterior(np.zeros(n), zero, zero, np.zeros(m), np.zeros((n, m)))
     orders = tuple(k for k in ORDERS if k <= n) if m <= _MOST else (1,)
-    if m <= _FEW and not (noise.any() or relevance or residual):
-        return _averaged(X, d, orders)
+    if m <= (_LEARN if noise.any() else _FEW) and not (relevance or residual):
+        return _averaged(X, d, noise, orders)
     chosen = np.arange(m) if m <= _LEARN else np.sort(rng.permutation(m)[:_LEARN])
     s, extra, r = _learn(X[chosen], d[chosen], noise[chosen], scale, orders, relevance, residual)
     corner = (X == 1).all(axis=1)  # the terms of higher order are not noise at (empty, full)
     noise_all = noise + extra * ~corner
     if orders == (1,):
         return _linear(X, d, noise, noise_all, s[0])
-    found, _, missed = _condition(X, d, noise, noise_all + _JITTER * scale, s, r, orders)
+    found, missed = _condition(X, d, noise, noise_all + _JITTER * scale, s, r, orders)
     # where pairs left out are missed by more than foreseen, so are the values
     cov = found.cov_reply + max(missed, 1.0) * (found.cov - found.cov_reply)
     return replace(found, cov=cov)
 
 
-def _averaged(X: np.ndarray, d: np.ndarray, orders: tuple[int, ...]) -> Posterior:
-    """Average over shares of the orders by their marginal likelihoods.
+def _averaged(
+    X: np.ndarray, d: np.ndarray, noise: np.ndarray, orders: tuple[int, ...]
+) -> Posterior:
+    """Average over shares of the orders, and the size of the signal, by how likely the pairs are.
 
-    Few pairs leave the shares open; the best single one would claim too much.
+    Few pairs leave these open; the best single one would claim too much.
     """
     m, n = X.shape
-    none, r = np.zeros(m), np.ones(n)
-    found, evidence = [], []
-    for shares in _SHARES:
-        s = np.array(shares[: len(orders)]) / sum(shares[: len(orders)])
-        unit, (quadratic, log_det), missed = _condition(X, d, none, np.full(m, 1e-8), s, r, orders)
-        variance = quadratic / m  # the most likely one
-        found.append((unit, max(variance, missed)))
-        evidence.append(-0.5 * (m * np.log(variance) + log_det))
+    r, scale, exact = np.ones(n), float(np.mean(d**2)), not noise.any()
+    e, products = symmetric(r, max(orders)), symmetric_products(X, X, r, max(orders))
+    diagonal = np.full(m, 1e-8) if exact else noise + _JITTER * scale
+    settings, evidence = [], []
+    for shares in np.array(_SHARES)[:, : len(orders)]:
+        for size in (1.0,) if exact else scale * np.array(_SIZES):
+            s = size * shares / shares.sum()
+            C = sum((s[i] / e[k] * products[k] for i, k in enumerate(orders)), np.diag(diagonal))
+            L = linalg.cholesky(C, lower=True, overwrite_a=True, check_finite=False)
+            quadratic = float(np.sum(linalg.solve_triangular(L, d, lower=True) ** 2))
+            log_det = 2.0 * float(np.log(np.diag(L)).sum())
+            variance = quadratic / m if exact else 1.0  # the most likely one
+            away = 0.0 if exact else (np.log(s[0] / scale) - _SIGNAL[0]) / _SIGNAL[1]
+            settings.append((s, variance))
+            evidence.append(
+                -0.5 * (m * np.log(variance) + quadratic / variance + log_det + away**2)
+            )
     weight = np.exp(np.array(evidence) - max(evidence))
-    weight /= weight.sum()
-    phi = np.sum([w * unit.phi for w, (unit, _) in zip(weight, found, strict=True)], axis=0)
-    cov, held_out = np.zeros((n, n)), np.zeros(m)
-    for w, (unit, variance) in zip(weight, found, strict=True):
-        away = unit.phi - phi
-        cov += w * (variance * unit.cov + np.outer(away, away))
+    kept = np.flatnonzero(weight > 1e-3 * weight.sum())
+    second, reply = np.zeros((n, n)), np.zeros((n, n))
+    held_out, gain = np.zeros(m), np.zeros((n, m))
+    for j in kept:
+        w, (s, variance) = weight[j] / weight[kept].sum(), settings[j]
+        unit, missed = _condition(X, d, noise, diagonal, s, r, orders)
+        own = max(variance, missed) * (unit.cov - unit.cov_reply) + unit.cov_reply
+        gain += w * unit.gain
+        second += w * (own + np.outer(unit.phi, unit.phi))
+        reply += w * unit.cov_reply
         held_out += w * unit.held_out
-    return Posterior(phi, cov, np.zeros((n, n)), held_out)
+    phi = gain @ d
+    return Posterior(phi, second - np.outer(phi, phi), reply, held_out, gain)
 
 
 def _condition(
@@ -130,11 +151,10 @@ def _condition(
     s: np.ndarray,
     r: np.ndarray,
     orders: tuple[int, ...],
-) -> tuple[Posterior, tuple[float, float], float]:
-    """Condition on the pairs, whose covariance is C.
+) -> tuple[Posterior, float]:
+    """Condition on the pairs.
 
-    Gives also d' C^-1 d with log det C, and the mean squared error at pairs left out, each over
-    its foreseen variance.
+    Gives also the mean squared error at pairs left out, each over its foreseen variance.
     """
     m, n = X.shape
     e, top = symmetric(r, max(orders)), max(orders)
@@ -143,7 +163,6 @@ def _condition(
     del products
     C[np.diag_indices(m)] += diagonal
     factor = linalg.cho_factor(C, lower=True, overwrite_a=True, check_finite=False)
-    log_det = 2.0 * float(np.log(np.diag(factor[0])).sum())
     rx = (X * r).T
     alone, at_rows = without(r, e), without(rx, symmetric(rx, top))
     cross, prior = np.zeros((n, m)), np.zeros((n, n))
@@ -162,8 +181,9 @@ def _condition(
         cov=prior - cross @ A,
         cov_reply=reply,
         held_out=held_out,
+        gain=A.T,
     )
-    return found, (float(d @ solved), log_det), missed
+    return found, missed
 
 
 def _linear(
@@ -175,11 +195,10 @@ def _linear(
     H = (X * w[:, None]).T @ X + np.eye(n) * n / max(s, 1e-300)
     inverse = linalg.cho_solve(linalg.cho_factor(H), np.eye(n))
     gain = 2.0 * inverse @ (X * w[:, None]).T
-    phi = gain @ d
     leverage = np.einsum("ij,ij->i", X @ inverse, X) * w
-    return Posterior(
-        phi, 4.0 * inverse, (gain * noise) @ gain.T, (d - X @ phi / 2.0) / (1.0 - leverage)
-    )
+    phi = gain @ d
+    held_out = (d - X @ phi / 2.0) / (1.0 - leverage)
+    return Posterior(phi, 4.0 * inverse, (gain * noise) @ gain.T, held_out, gain)
 
 
 def _both(r: np.ndarray, alone: list[np.ndarray], k: int) -> np.ndarray:
@@ -208,11 +227,12 @@ def _learn(
     m, n = X.shape
     K, top = len(orders), max(orders)
     y, known = d / np.sqrt(scale), noise / scale
+    equal = symmetric_products(X, X, np.ones(n), top)
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         s, extra, r = np.exp(theta[:K]), np.exp(theta[K]), np.exp(theta[K + 1 :])
         e = symmetric(r, top)
-        E = symmetric_products(X, X, r, top)
+        E = symmetric_products(X, X, r, top) if relevance else equal
         C = sum((s[i] / e[k] * E[k] for i, k in enumerate(orders)), np.zeros((m, m)))
         C[np.diag_indices(m)] += known + extra + _JITTER
         try:
@@ -228,9 +248,9 @@ def _learn(
             gradient[i] = 0.5 * s[i] / e[k] * np.vdot(W, E[k])
         gradient[K] = 0.5 * extra * np.trace(W)
         if not residual:  # or noise could make a game look constant, and its values certain
-            away = (theta[0] - np.log(0.3)) / 1.5
+            away = (theta[0] - _SIGNAL[0]) / _SIGNAL[1]
             value += 0.5 * away**2
-            gradient[0] += away / 1.5
+            gradient[0] += away / _SIGNAL[1]
         if relevance:
             log_r = theta[K + 1 :]
             value += 0.5 * float(log_r @ log_r)

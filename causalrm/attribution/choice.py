@@ -20,9 +20,14 @@ from causalrm.attribution.template import Baseline, Component, Neutral, PromptTe
 from causalrm.attribution.values import ChoiceValue, _chosen, check_replies
 from causalrm.core import inference, random
 from causalrm.core.errors import CausalRMWarning, DataError, IdentificationError, warn
+from causalrm.core.frame import Source, scan
 from causalrm.core.result import Assumption, LikelihoodResult
 from causalrm.llm.reply import LanguageModel
 
+_SEPARATED = (
+    "The likelihood has no maximum: some attributes predict every choice. Add sets, or leave "
+    "attributes out."
+)
 _QUESTION = "Answer with the letter of one option only."
 
 
@@ -82,7 +87,7 @@ class ChoiceResult(LikelihoodResult):
 
 
 def conditional_logit(
-    data: pd.DataFrame,
+    data: Any,
     *,
     occasion: str,
     chosen: str,
@@ -93,7 +98,7 @@ def conditional_logit(
 
     Parameters
     ----------
-    data : DataFrame
+    data : data frame
         One row per alternative of each occasion.
     occasion : str
         Column that says which rows were to be chosen from together.
@@ -125,54 +130,66 @@ def conditional_logit(
     from statsmodels.discrete.conditional_models import ConditionalLogit
 
     attributes = list(attributes)
-    needed = [occasion, chosen, *attributes]
-    if missing := [c for c in needed if c not in data.columns]:
-        raise DataError(f"The data have no column {missing[0]!r}; they have {list(data.columns)}.")
-    gaps = data[needed].isna().sum()
-    if gaps.any():
-        raise DataError(
-            f"The column {gaps.idxmax()!r} has {gaps.max()} missing values. Leave these occasions "
-            "out, all their rows."
-        )
-    y = data[chosen].to_numpy(dtype=float)
-    taken = data.groupby(occasion, sort=False)[chosen].agg(["sum", "size"])
-    bad = taken[(taken["sum"] != 1) | (taken["size"] < 2)]
+    source = Source(data)
+    if source.kind != "memory":
+        raise DataError("Expected choices held in memory. Give a pandas, polars or pyarrow frame.")
+    reader, rows = scan(source, numbers=[chosen], either=attributes, categories=[occasion])
+    known = {column.name: column.levels for column in reader.columns}
+    occasions = known[occasion] or ()
+    y, codes = rows.columns[chosen].astype(float), rows.columns[occasion]
+    sizes = np.bincount(codes)
+    bad = np.flatnonzero((np.bincount(codes, y) != 1) | (sizes < 2))
     if len(bad) or not np.isin(y, (0.0, 1.0)).all():
         raise DataError(
             f"Every occasion needs two or more alternatives and exactly one {chosen!r} of 1, "
-            f"0 elsewhere; {len(bad)} of {len(taken)} differ, the first "
-            f"{bad.index[:3].tolist()}."
+            f"0 elsewhere; {len(bad)} of {len(occasions)} differ, the first "
+            f"{[occasions[i] for i in bad[:3]]}. Correct or drop them, all their rows."
         )
-    X = pd.get_dummies(data[attributes], drop_first=True, dtype=float).astype(float)
-    within = X - X.groupby(data[occasion]).transform("mean")
+    columns: dict[str, np.ndarray] = {}
+    for name in attributes:
+        if (levels := known[name]) is None:
+            columns[name] = rows.columns[name].astype(float)
+        else:
+            columns |= {
+                f"{name}_{level}": (rows.columns[name] == j) * 1.0
+                for j, level in enumerate(levels)
+                if j
+            }
+    X = pd.DataFrame(columns)
+    within = X - X.groupby(codes).transform("mean")
     rank = np.linalg.matrix_rank(within / np.maximum(within.abs().max(), 1e-300))
-    if flat := [c for c in X if within[c].abs().max() < 1e-12]:
+    if flat := [c for c in X if within[c].abs().max() <= 1e-12 * X[c].abs().max()]:
         raise IdentificationError(
             f"{flat[0]!r} is the same for all alternatives of every occasion, so that choices say "
-            "nothing about it. Leave it out, or let it interact with an alternative."
+            "nothing about it. Remove it, or let it interact with an alternative."
+        )
+    if not columns:
+        raise IdentificationError(
+            f"Expected attributes that vary, but {attributes} have one level each. Add others."
         )
     if rank < X.shape[1]:
         raise IdentificationError(
-            f"Within occasions the attributes {list(X)} have rank {rank}: some are sums of others."
+            f"Within occasions the attributes {list(X)} have rank {rank}: some are sums of others. "
+            "Remove these."
         )
     if cost is not None and cost not in X:
         raise DataError(f"cost must be one of the numeric attributes {list(X)}; got {cost!r}.")
-    scale = X.std(ddof=0).to_numpy()
-    codes = pd.factorize(data[occasion])[0]
-    model = ConditionalLogit(y, X.to_numpy() / scale, groups=codes)
+    scale = within.std(ddof=0).to_numpy()
+    unit = within.to_numpy() / scale  # what alternatives of an occasion share cancels
+    model = ConditionalLogit(y, unit, groups=codes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is judged by the score below
-        fit = model.fit(disp=False, method="bfgs", maxiter=200)
+        try:
+            fit = model.fit(disp=False, method="bfgs", maxiter=200)
+        except ValueError as error:  # it asks for a covariance, and there is none
+            raise IdentificationError(_SEPARATED) from error
     b = np.asarray(fit.params)
     for _ in range(3):  # Newton: its steps are digits that BFGS leaves open
-        information = _information(X.to_numpy() / scale, codes, b)
+        information = _information(unit, codes, b)
         step = np.linalg.lstsq(information, np.asarray(model.score(b)), rcond=None)[0]
         b = b + step
     if not np.isfinite(b).all() or np.abs(step).max() > 1e-6 or np.abs(b).max() > 30.0:
-        raise IdentificationError(
-            "The likelihood has no maximum: some attributes predict every choice. Ask more sets, "
-            "or leave attributes out."
-        )
+        raise IdentificationError(_SEPARATED)
     covariance = inference.invert_information(information, [str(c) for c in X]) / np.outer(
         scale, scale
     )
@@ -183,7 +200,7 @@ def conditional_logit(
     }
     return ChoiceResult(
         call=call,
-        n_obs=len(taken),
+        n_obs=len(occasions),
         assumptions=(
             Assumption(
                 "Independence of irrelevant alternatives",
@@ -204,9 +221,9 @@ def conditional_logit(
         loglik=float(model.loglike(b)),
         n_params=X.shape[1],
         cost=cost,
-        loglik_null=-float(np.log(taken["size"]).sum()),
+        loglik_null=-float(np.log(sizes).sum()),
         n_alternatives=len(data),
-        outcomes=shares(pd.Series({"chosen": len(taken)})),
+        outcomes=shares(pd.Series({"chosen": len(occasions)})),
     )
 
 

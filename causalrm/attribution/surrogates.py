@@ -26,13 +26,15 @@ _BATCHES = 50
 class Surrogate(Protocol):
     """A fitted model of a set function."""
 
-    covariance: np.ndarray  # (n, n), of the Shapley values, from the noise in the fit
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of the Shapley values, from the noise in the fit; shape (n, n), zero if not known."""
 
     def odd(self, Z: np.ndarray) -> np.ndarray:
         """Odd part at coalitions, shape (m,)."""
 
-    def shapley(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shapley values (n,) and their Monte Carlo variances (n,)."""
+    def shapley(self, seed: int, orders: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+        """Shapley values (n,) and their Monte Carlo variances (n,) where orders are drawn."""
 
 
 class Link:
@@ -108,8 +110,13 @@ class Link:
             if found < best:
                 best, spread = found, found_spread
                 self.beta, self.left, self.right = beta, left[chosen], right[chosen]
+        self._spread = spread
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of the Shapley values, from the noise in the fit; shape (n, n)."""
         jacobian = self._slopes()
-        self.covariance = jacobian @ spread @ jacobian.T
+        return np.asarray(jacobian @ self._spread @ jacobian.T)
 
     def _columns(self, X: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         return np.column_stack([np.ones(len(X)), X, X[:, left] * X[:, right]])
@@ -122,12 +129,12 @@ class Link:
         """Odd part at coalitions, shape (m,)."""
         return np.asarray(0.5 * (self.probability(Z) - self.probability(~Z)))
 
-    def shapley(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def shapley(self, seed: int, orders: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
         """Shapley values (n,), exact up to 12 players, and their Monte Carlo variances (n,)."""
         if self.n <= 12:
             values = self.probability(design.all_coalitions(self.n))
             return _kernels.shapley(values), np.zeros(self.n)
-        batches = self._walk(self.beta, 20_000, seed, _BATCHES)
+        batches = self._walk(self.beta, orders, seed, _BATCHES)
         return batches.mean(axis=0), batches.var(axis=0, ddof=1) / _BATCHES
 
     def _walk(self, beta: np.ndarray, n_orders: int, seed: int, batches: int) -> np.ndarray:
@@ -255,15 +262,20 @@ class Sparse:
             worse = 0 if found < best else worse + 1
             if found < best:
                 best, self.triples, self.b, spread = found, triples, b, found_spread
+        self._spread = spread
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of the Shapley values, from the noise in the fit; shape (n, n)."""
         L = self._to_shapley()
-        self.covariance = L @ spread @ L.T
+        return np.asarray(L @ self._spread @ L.T)
 
     def odd(self, Z: np.ndarray) -> np.ndarray:
         """Odd part at coalitions, shape (m,)."""
         X = 2.0 * Z - 1.0
         return np.asarray(np.column_stack([X, X[:, self.triples].prod(axis=2)]) @ self.b)
 
-    def shapley(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def shapley(self, seed: int, orders: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
         """Shapley values (n,), which are exact."""
         return self._to_shapley() @ self.b, np.zeros(self.n)
 
@@ -328,7 +340,7 @@ class Trees:
         trees_at((~Z).astype(np.uint8), self.feature, self.value, there)
         return np.asarray(0.5 * (here - there))
 
-    def shapley(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def shapley(self, seed: int, orders: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
         """Shapley values (n,), which are exact."""
         phi = np.zeros(self.n)
         trees_shapley(self.feature, self.value, phi)

@@ -5,25 +5,23 @@ from __future__ import annotations
 from causalrm.augment.augmenter import CausalAugmenter
 from causalrm.augment.effects import AttributeEffectsResult, attribute_effects
 from causalrm.augment.evaluation import (
-    TRANSFORMS,
     accuracy,
     best_of_k,
     best_of_n,
     best_of_n_kl,
     length_matched_accuracy,
-    log_sigmoid_centred,
     one_against_many,
-    process_rewards,
-    style_robustness,
 )
 from causalrm.augment.filter import ConfidenceFilter, FilterResult
 from causalrm.augment.llm_oracle import LLMOracle
 from causalrm.augment.oracle import Ask, Attribute, Element, Oracle, OracleReply
 from causalrm.augment.replay_oracle import ReplayOracle
 from causalrm.augment.report import AugmentationReport
-from causalrm.augment.result import EstimatesResult
-from causalrm.augment.robust import RobustResult, RobustRewardModel
+from causalrm.augment.result import EstimatesResult, RobustResult
+from causalrm.augment.robust import RobustRewardModel
 from causalrm.augment.rule_oracle import RuleOracle
+from causalrm.augment.style import TRANSFORMS, style_robustness
+from causalrm.augment.transforms import log_sigmoid_centred, process_rewards
 from causalrm.augment.vector_oracle import VectorOracle
 
 __all__ = [

@@ -13,9 +13,10 @@ from scipy import linalg, stats
 from sklearn.linear_model import Lasso
 
 from causalrm.augment.result import EstimatesResult, degrees
-from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.errors import DataError, IdentificationError, check_choice
 from causalrm.core.frame import Source, check, scan
 from causalrm.core.inference import by_cluster
+from causalrm.core.linear import least_squares
 from causalrm.core.result import Assumption
 
 _METHODS = ("per_attribute", "stacked_l1")
@@ -133,8 +134,7 @@ def attribute_effects(
     right x full    0.5
     Name: estimate, dtype: float64
     """
-    if method not in _METHODS:
-        raise DataError(f"Expected method to be one of {_METHODS}, but saw {method!r}.")
+    check_choice("method", method, _METHODS)
     causal, spurious = list(causal), list(spurious)
     source = Source(pairs)
     reader, rows = scan(
@@ -242,7 +242,7 @@ def _least_squares(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients and robust standard errors, by cluster where rows share one."""
     n, k = x.shape
-    bread = linalg.inv(x.T @ x)
+    bread = least_squares(x.T @ x, np.eye(x.shape[1]))
     beta = bread @ (x.T @ y)
     _, dense = np.unique(codes, return_inverse=True)
     g = int(dense.max()) + 1
@@ -287,7 +287,7 @@ def _stacked(parts: list[_Part], penalty: float | None) -> tuple[pd.DataFrame, f
     codes = np.concatenate([part.codes for part in parts])
     n, p = x.shape
     scale = np.sqrt((x**2).mean(axis=0))
-    z = x / scale
+    z = x / np.where(scale > 0, scale, 1.0)  # a column of zeros is never chosen
     kept = np.zeros(p, dtype=bool)
     alpha = 0.0
     for _ in range(20):

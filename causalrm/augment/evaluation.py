@@ -1,8 +1,7 @@
-"""How good and how robust a reward is: accuracy, changes of style, best of many."""
+"""How good a reward is: accuracy on pairs, and best of many."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from causalrm.augment._pairs import column_values
 from causalrm.augment.result import EstimatesResult, cluster_se, degrees
-from causalrm.core.errors import DataError, IdentificationWarning, warn
+from causalrm.core.errors import DataError
+from causalrm.core.inference import FEW, warn_of_few
 from causalrm.core.result import Assumption
-
-_FEW = 30
-
 
 # --------------------------------------------------------------------------- accuracy
 
@@ -53,9 +49,9 @@ def accuracy(
     >>> found.to_frame()[["term", "estimate", "ties"]].values.tolist()
     [['all', 0.625, 1], ['chat', 0.5, 0], ['code', 0.75, 1]]
     """
-    models = _models(gaps)
+    models = gaps_of(gaps)
     n = len(next(iter(models.values())))
-    codes, clusters, log = _clusters(cluster, n)
+    codes, clusters, log = clusters_of(cluster, n)
     categories = _categories(by, n)
     rows: list[tuple[Any, ...]] = []
     for name, gap in models.items():
@@ -63,7 +59,7 @@ def accuracy(
         for label, mask in categories.items():
             term = label if len(models) == 1 else f"{name}: {label}"
             ties = int((gap[mask] == 0).sum())
-            rows.append(("accuracy", term, *_mean(right, mask, codes), ties, True))
+            rows.append(("accuracy", term, *mean_row(right, mask, codes), ties, True))
     if compare and len(models) > 1:
         first, *others = models
         base = np.sign(models[first])
@@ -71,8 +67,8 @@ def accuracy(
             better = 0.5 * (np.sign(models[name]) - base)
             for label, mask in categories.items():
                 term = f"{name} - {first}: {label}"
-                rows.append(("difference", term, *_mean(better, mask, codes), 0, False))
-    return _result("accuracy", rows, "ties", n, clusters, log)
+                rows.append(("difference", term, *mean_row(better, mask, codes), 0, False))
+    return as_result("accuracy", rows, "ties", n, clusters, log)
 
 
 def length_matched_accuracy(
@@ -105,7 +101,7 @@ def length_matched_accuracy(
     >>> found.to_frame()[["term", "estimate"]].values.tolist()[1:4]
     [['matched', 1.0], ['better is longer', 1.0], ['better is shorter', 0.0]]
     """
-    models = _models(gaps)
+    models = gaps_of(gaps)
     a, b = (np.asarray(v, dtype=float) for v in (length_better, length_worse))
     n = len(next(iter(models.values())))
     if a.shape != (n,) or b.shape != (n,) or not (a > 0).all() or not (b > 0).all():
@@ -119,7 +115,7 @@ def length_matched_accuracy(
         "better is longer": log_ratio > caliper,
         "better is shorter": log_ratio < -caliper,
     }
-    codes, clusters, log = _clusters(cluster, n)
+    codes, clusters, log = clusters_of(cluster, n)
     rows: list[tuple[Any, ...]] = []
     for name, gap in models.items():
         right = 0.5 * (np.sign(gap) + 1.0)
@@ -127,7 +123,7 @@ def length_matched_accuracy(
         for label, mask in masks.items():
             if mask.any():
                 ties = int((gap[mask] == 0).sum())
-                rows.append(("accuracy", prefix + label, *_mean(right, mask, codes), ties, True))
+                rows.append(("accuracy", prefix + label, *mean_row(right, mask, codes), ties, True))
         longer, shorter = masks["better is longer"], masks["better is shorter"]
         if longer.any() and shorter.any():
             means = [right[m].mean() for m in (longer, shorter)]
@@ -140,10 +136,11 @@ def length_matched_accuracy(
             ties = int((gap[longer | shorter] == 0).sum())
             value = float(np.mean(means))
             rows.append(("accuracy", prefix + "balanced", value, error, count, ties, True))
-    return _result("length_matched_accuracy", rows, "ties", n, clusters, log)
+    return as_result("length_matched_accuracy", rows, "ties", n, clusters, log)
 
 
-def _models(gaps: Any) -> dict[str, np.ndarray]:
+def gaps_of(gaps: Any) -> dict[str, np.ndarray]:
+    """Gaps by model, checked: reward of the better answer less that of the worse one."""
     given = gaps if isinstance(gaps, Mapping | pd.DataFrame) else {"reward": gaps}
     out = {}
     for name, values in given.items():
@@ -166,28 +163,28 @@ def _categories(by: Any, n: int) -> dict[str, np.ndarray]:
         labels = np.asarray(by, dtype=object)
         if labels.shape != (n,):
             raise DataError(f"Expected {n} categories, but saw shape {labels.shape}. Check by.")
+        if missing := int(pd.isna(labels).sum()):
+            raise DataError(
+                f"Expected a category for each of {n} rows, but {missing} are missing. Drop these "
+                "rows, or give them a category of their own."
+            )
         out |= {str(v): labels == v for v in sorted(set(labels.tolist()), key=str)}
     return out
 
 
-def _clusters(cluster: Any, n: int) -> tuple[np.ndarray, int, list[str]]:
+def clusters_of(cluster: Any, n: int) -> tuple[np.ndarray, int, list[str]]:
+    """Codes of clusters, every row its own by default; their number; and warnings."""
     log: list[str] = []
     if cluster is None:
         return np.arange(n), n, log
     codes, levels = pd.factorize(pd.Series(np.asarray(cluster, dtype=object)))
     if len(codes) != n or (codes < 0).any():
         raise DataError(f"Expected a cluster label for each of {n} rows. Check cluster.")
-    if len(levels) < _FEW:
-        warn(
-            f"Only {len(levels)} clusters: standard errors are too small on average below about "
-            f"{_FEW}.",
-            IdentificationWarning,
-            log,
-        )
+    warn_of_few(len(levels), log)
     return codes, len(levels), log
 
 
-def _mean(values: np.ndarray, mask: np.ndarray, codes: np.ndarray) -> tuple[float, float, int]:
+def mean_row(values: np.ndarray, mask: np.ndarray, codes: np.ndarray) -> tuple[float, float, int]:
     """Mean over some rows, its clustered standard error, and their number."""
     share = mask / mask.sum()
     value = float(share @ values)
@@ -195,9 +192,10 @@ def _mean(values: np.ndarray, mask: np.ndarray, codes: np.ndarray) -> tuple[floa
     return value, cluster_se((share * (values - value))[mask], inside), int(mask.sum())
 
 
-def _result(
+def as_result(
     name: str, rows: list[tuple[Any, ...]], extra: str, n: int, clusters: int, log: list[str]
 ) -> EstimatesResult:
+    """Rows of (group, term, estimate, std_error, n, the extra column, share) as a result."""
     columns = ["group", "term", "estimate", "std_error", "n", extra, "share"]
     return EstimatesResult(
         call={"estimator": name, "options": {}, "roles": {}},
@@ -207,118 +205,13 @@ def _result(
                 "Independent clusters",
                 "Rows of different clusters are independent",
                 f"{clusters} clusters",
-                "untested" if clusters >= _FEW else "doubtful",
+                "untested" if clusters >= FEW else "doubtful",
             ),
         ),
         warnings=tuple(log),
         table=pd.DataFrame(rows, columns=columns),
         df_resid=degrees(clusters),
     )
-
-
-# --------------------------------------------------------------------------- robustness
-
-_END = re.compile(r"(?<=[.!?])\s+")
-
-
-def _listed(text: str) -> str:
-    parts = [part for line in text.split("\n") for part in _END.split(line.strip()) if part]
-    return "\n".join("- " + re.sub(r"^[-*•]\s+", "", part) for part in parts)
-
-
-def _unlisted(text: str) -> str:
-    lines = [re.sub(r"^\s*(?:[-*•]|\d+[.)]|#+)\s+", "", line) for line in text.split("\n")]
-    return " ".join(line.strip() for line in lines if line.strip())
-
-
-TRANSFORMS: dict[str, Callable[[str], str]] = {
-    "lower case": str.lower,
-    "upper case": str.upper,
-    "double spaces": lambda text: text.replace(" ", "  "),
-    "line breaks": lambda text: _END.sub("\n\n", text),
-    "no final punctuation": lambda text: text.rstrip().rstrip(".!"),
-    "no commas": lambda text: re.sub(r",(?=\s)", "", text),
-    "quotation marks": lambda text: f'"{text}"',
-    "as a list": _listed,
-    "as plain text": _unlisted,
-    "emphasis": lambda text: f"**{text}**",
-    "opening phrase": lambda text: f"To answer your question: {text}",
-    "framed": lambda text: f"Here is what can be said. {text} That is the answer.",
-    "polite ending": lambda text: f"{text} I hope this helps! Feel free to ask for more.",
-    "disclaimer": lambda text: f"{text} Please note that I am a language model.",
-    "repeated request": lambda text: f"You asked a question, and I will answer it. {text}",
-}
-"""Changes of an answer that leave its meaning as it is, by name."""
-
-
-def style_robustness(
-    gap: Callable[[pd.DataFrame], Any],
-    data: pd.DataFrame,
-    *,
-    query: str = "query",
-    chosen: str = "chosen",
-    rejected: str = "rejected",
-    side: str = "rejected",
-    transforms: Mapping[str, Callable[[str], str]] | None = None,
-    cluster: Any = None,
-) -> EstimatesResult:
-    """Accuracy before and after changes of style that leave the meaning of answers as it is.
-
-    Parameters
-    ----------
-    gap : callable
-        Of a data frame: reward of the better answer less that of the worse one, shape (n,), such
-        as ``model.gap``.
-    data : pandas.DataFrame
-        Pairs of which `chosen` is the better answer.
-    query, chosen, rejected : str
-        Columns of `data`.
-    side : {"rejected", "chosen", "both"}, default "rejected"
-        Which answers are changed. Of a reward that ignores style, accuracy stays as it is in each
-        case.
-    transforms : mapping of str to callable, optional
-        Text to text; `TRANSFORMS` by default.
-    cluster : array of shape (n,), optional
-        The query by default.
-
-    Returns
-    -------
-    EstimatesResult
-        Group "accuracy" (before), and group "drop": accuracy before less after, paired, with
-        clustered standard errors, one row per change; the column ``changed`` is the share of
-        answers that a change leaves different.
-
-    References
-    ----------
-    Wu, Yasunaga, Cohen et al. (2025), reWordBench: benchmarking and improving the robustness of
-    reward models with transformed inputs, arXiv 2503.11751.
-
-    Examples
-    --------
-    >>> import causalrm as crm
-    >>> df, _ = crm.datasets.make_preferences(100, rng=0)
-    >>> def longer(pairs):
-    ...     return pairs["chosen"].str.len() - pairs["rejected"].str.len()
-    >>> change = {name: TRANSFORMS[name] for name in ("upper case", "polite ending")}
-    >>> found = style_robustness(longer, df, transforms=change)
-    >>> found.to_frame()[["term", "estimate"]].round(2).values.tolist()
-    [['before', 0.71], ['upper case', 0.0], ['polite ending', 0.09]]
-    """
-    if side not in ("rejected", "chosen", "both"):
-        raise DataError(f"Expected side to be rejected, chosen or both, but saw {side!r}.")
-    asked, _, _ = column_values(data, query, chosen, text=True)
-    column_values(data, query, rejected, text=True)
-    codes, clusters, log = _clusters(asked if cluster is None else cluster, len(data))
-    before = 0.5 * (np.sign(_models(gap(data))["reward"]) + 1.0)
-    every = np.ones(len(data), dtype=bool)
-    rows: list[tuple[Any, ...]] = [("accuracy", "before", *_mean(before, every, codes), 0.0, True)]
-    columns = [chosen, rejected] if side == "both" else [{"chosen": chosen}.get(side, rejected)]
-    for name, transform in (TRANSFORMS if transforms is None else transforms).items():
-        other = data.assign(**{c: [transform(text) for text in data[c]] for c in columns})
-        after = 0.5 * (np.sign(_models(gap(other))["reward"]) + 1.0)
-        changed = float(np.mean([other[c].to_numpy() != data[c].to_numpy() for c in columns]))
-        rows.append(("drop", name, *_mean(before - after, every, codes), changed, False))
-    return _result("style_robustness", rows, "changed", len(data), clusters, log)
 
 
 # --------------------------------------------------------------------------- best of many
@@ -387,15 +280,15 @@ def best_of_n(
     prompts, candidates = proxy.shape
     if not all(1 <= k <= candidates for k in n):
         raise DataError(f"Expected n from 1 to {candidates} candidates, but saw {list(n)}.")
-    codes, clusters, log = _clusters(cluster, prompts)
+    codes, clusters, log = clusters_of(cluster, prompts)
     rows: list[tuple[Any, ...]] = []
     every = np.ones(prompts, dtype=bool)
     for group, by in (("picked by reward", proxy), ("picked by truth", true)):
         for k in n:
             value = (_pick_weights(by, int(k)) * true).sum(axis=1)
-            mean = _mean(value, every, codes)
+            mean = mean_row(value, every, codes)
             rows.append((group, f"best of {k}", *mean, best_of_n_kl(k), False))
-    return _result("best_of_n", rows, "kl", prompts, clusters, log)
+    return as_result("best_of_n", rows, "kl", prompts, clusters, log)
 
 
 def _pick_weights(reward: np.ndarray, n: int) -> np.ndarray:
@@ -448,7 +341,7 @@ def one_against_many(
     """
     right, others, n = _against(correct, wrong)
     above, tied = (others > right[:, None]).sum(axis=1), (others == right[:, None]).sum(axis=1)
-    codes, clusters, log = _clusters(cluster, n)
+    codes, clusters, log = clusters_of(cluster, n)
     rows: list[tuple[Any, ...]] = []
     measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "accuracy": lambda rank: (rank == 1).astype(float),
@@ -458,9 +351,9 @@ def one_against_many(
         for label, mask in _categories(by, n).items():
             ties = int((tied[mask] > 0).sum())
             for how, rank in (("optimistic", 1 + above), ("pessimistic", 1 + above + tied)):
-                mean = _mean(measure(rank), mask, codes)
+                mean = mean_row(measure(rank), mask, codes)
                 rows.append((group, f"{label}, {how}", *mean, ties, True))
-    return _result("one_against_many", rows, "ties", n, clusters, log)
+    return as_result("one_against_many", rows, "ties", n, clusters, log)
 
 
 def best_of_k(correct: Any, wrong: Any, *, by: Any = None, cluster: Any = None) -> EstimatesResult:
@@ -491,12 +384,12 @@ def best_of_k(correct: Any, wrong: Any, *, by: Any = None, cluster: Any = None) 
     right, others, n = _against(correct, wrong)
     tied = (others == right[:, None]).sum(axis=1)
     credit = np.where((others > right[:, None]).any(axis=1), 0.0, 1.0 / (1.0 + tied))
-    codes, clusters, log = _clusters(cluster, n)
+    codes, clusters, log = clusters_of(cluster, n)
     rows = [
-        ("accuracy", label, *_mean(credit, mask, codes), int((tied[mask] > 0).sum()), True)
+        ("accuracy", label, *mean_row(credit, mask, codes), int((tied[mask] > 0).sum()), True)
         for label, mask in _categories(by, n).items()
     ]
-    return _result("best_of_k", rows, "ties", n, clusters, log)
+    return as_result("best_of_k", rows, "ties", n, clusters, log)
 
 
 def _against(correct: Any, wrong: Any) -> tuple[np.ndarray, np.ndarray, int]:
@@ -508,70 +401,3 @@ def _against(correct: Any, wrong: Any) -> tuple[np.ndarray, np.ndarray, int]:
             f"{right.shape} and {others.shape}. Check them."
         )
     return right, others, len(right)
-
-
-# --------------------------------------------------------------------------- transforms
-
-
-def log_sigmoid_centred(reward: Any, reference: Any) -> np.ndarray:
-    """Log probability to be better than a reference, ``log s(reward - reference)``.
-
-    It is bounded above, so that a sum over properties is dominated by those that are bad: the sum
-    is the log probability that all are good, were they independent.
-
-    Parameters
-    ----------
-    reward : array of shape (...)
-    reference : float or array
-        Reward of what counts as good enough, such as a quantile of the rewards for the prompt.
-
-    References
-    ----------
-    Wang et al. (2024), Transforming and combining rewards for aligning large language models,
-    arXiv 2402.00742.
-
-    Examples
-    --------
-    >>> log_sigmoid_centred([0.0, 800.0, -800.0], 0.0).round(3)
-    array([-6.93e-01, -0.00e+00, -8.00e+02])
-    """
-    behind = np.asarray(reference, dtype=float) - np.asarray(reward, dtype=float)
-    return np.asarray(-np.logaddexp(0.0, behind))
-
-
-def process_rewards(logp: Any, logp_reference: Any, beta: float = 1.0) -> tuple[Any, Any]:
-    r"""Process rewards that are implicit in an outcome reward model.
-
-    With an outcome reward written as :math:`r = \beta \log (\pi / \pi_{ref})` of the whole answer,
-    the same log ratio up to token t is :math:`q_t = \beta \log E_{ref}[e^{r/\beta} \mid
-    \text{tokens to } t]`, and the reward of a step is its increment.
-
-    Parameters
-    ----------
-    logp, logp_reference : array of shape (..., tokens)
-        Log probability of each token under the model and the reference.
-    beta : float, default 1
-        Above 0.
-
-    Returns
-    -------
-    q, step : ndarray of shape (..., tokens)
-
-    References
-    ----------
-    Yuan et al. (2024), Free process rewards without process labels, arXiv 2412.01981.
-
-    Examples
-    --------
-    >>> q, step = process_rewards([-1.0, -2.0], [-1.5, -1.0], beta=2.0)
-    >>> q.tolist(), step.tolist()
-    ([1.0, -1.0], [1.0, -2.0])
-    """
-    one, other = np.asarray(logp, dtype=float), np.asarray(logp_reference, dtype=float)
-    if one.shape != other.shape or not beta > 0:
-        raise DataError(
-            f"Expected log probabilities of equal shape and beta above 0, but saw {one.shape}, "
-            f"{other.shape} and {beta!r}. Check them."
-        )
-    step = beta * (one - other)
-    return np.cumsum(step, axis=-1), step

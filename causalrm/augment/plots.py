@@ -12,8 +12,7 @@ from causalrm.core import plotting
 from causalrm.core.errors import DataError
 
 if TYPE_CHECKING:
-    from causalrm.augment.result import EstimatesResult
-    from causalrm.augment.robust import RobustResult
+    from causalrm.augment.result import EstimatesResult, RobustResult
 
 _LABELS = {
     "sensitivity": "Reward gap of causal pairs (log odds)",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from causalrm.core.format import percent
 from causalrm.core.inference import two_sided_p
 from causalrm.core.result import COLUMNS, Result, quantile
 
 if TYPE_CHECKING:
-    from causalrm.augment.plots import EstimatesPlots
+    from causalrm.augment.plots import EstimatesPlots, RobustPlots
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -60,6 +61,77 @@ class EstimatesResult(Result):
         from causalrm.augment.plots import EstimatesPlots
 
         return EstimatesPlots(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RobustResult(EstimatesResult):
+    """Result of `RobustRewardModel`.
+
+    Besides the fields of an `EstimatesResult`, whose groups are "sensitivity" (mean reward gap of
+    the pairs of an attribute, in log odds), "typical gap" (root mean square gap of preferences and
+    of each kind of neutral pair), "invariance" (1 less the typical gap of neutral pairs over that
+    of preferences) and "change when dropped" (of the sensitivity to an attribute, when its own
+    pairs are left out of the fit):
+
+    Parameters
+    ----------
+    names : tuple of str
+        Names of the p features.
+    weights : ndarray of shape (p,)
+        Coefficients of the reward.
+    weights_se : ndarray of shape (p,)
+        Their clustered standard errors.
+    counts : pandas.DataFrame
+        Augmented pairs by kind: rows, ok (generated without fault), used, and other statuses.
+    dropping : pandas.DataFrame
+        For each attribute: pairs, sensitivity with and without them, share of the preferences that
+        both fits rank the same way, and the accuracy on the preferences of both.
+    n_clusters : int
+    loglik : float
+        Weighted log-likelihood of all pairs, without the penalty.
+    """
+
+    names: tuple[str, ...]
+    weights: np.ndarray
+    weights_se: np.ndarray
+    counts: pd.DataFrame
+    dropping: pd.DataFrame
+    n_clusters: int
+    loglik: float
+
+    def coefficients(self, level: float = 0.95) -> pd.DataFrame:
+        """Return the weight of every feature, with clustered intervals at `level`."""
+        q = quantile(level, self.df_resid)
+        return pd.DataFrame(
+            {
+                "term": self.names,
+                "estimate": self.weights,
+                "std_error": self.weights_se,
+                "conf_low": self.weights - q * self.weights_se,
+                "conf_high": self.weights + q * self.weights_se,
+            }
+        )
+
+    def _fit_lines(self, level: float) -> list[tuple[str, str]]:
+        d = self.diagnostics
+        lines = [("Features", f"{len(self.names):,}; condition number {d['condition']:.3g}")]
+        for row in self.counts.to_dict("records"):
+            kept = f"{row['used'] / max(row['rows'], 1):.0%}"
+            text = f"{row['rows']:,} pairs, {row['ok']:,} without fault, {row['used']:,} used"
+            lines.append((str(row["kind"]), f"{text} ({kept})"))
+        lines += [
+            ("Log-likelihood", f"{self.loglik:.4f}"),
+            ("Covariance", f"clustered by {self.n_clusters:,} queries, t quantiles"),
+            ("Ranked as labelled", percent(d["accuracy"]) + " of the preferences it was fitted to"),
+        ]
+        return lines
+
+    @property
+    def plot(self) -> RobustPlots:
+        """Plots of the fit: ``plot()``, ``plot.invariance()``, ``plot.dropping()``, ..."""
+        from causalrm.augment.plots import RobustPlots
+
+        return RobustPlots(self)
 
 
 def degrees(n_clusters: int) -> float:

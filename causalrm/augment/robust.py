@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.base import clone
 
+from causalrm.augment import evidence
 from causalrm.augment._pairs import (
     Matrix,
     Pairs,
@@ -32,92 +32,14 @@ from causalrm.augment._score import (
     ratio_of_norms,
     refit,
 )
-from causalrm.augment.result import EstimatesResult, cluster_se, degrees
-from causalrm.core.errors import DataError, IdentificationWarning, warn
+from causalrm.augment.result import EstimatesResult, RobustResult, cluster_se, degrees
+from causalrm.core.errors import DataError
 from causalrm.core.estimator import Estimator
-from causalrm.core.format import percent
 from causalrm.core.inference import quantile
 from causalrm.core.parallel import blas_limit
-from causalrm.core.result import Assumption, Estimate
+from causalrm.core.result import Estimate
 from causalrm.preference.differences import fit_differences
 from causalrm.text import Features, HashedText
-
-if TYPE_CHECKING:
-    from causalrm.augment.plots import RobustPlots
-
-_STANDS = 0.5  # share of the causal signal on irrelevant queries from which on we warn
-_FEW = 30
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class RobustResult(EstimatesResult):
-    """Result of `RobustRewardModel`.
-
-    Besides the fields of an `EstimatesResult`, whose groups are "sensitivity" (mean reward gap of
-    the pairs of an attribute, in log odds), "typical gap" (root mean square gap of preferences and
-    of each kind of neutral pair), "invariance" (1 less the typical gap of neutral pairs over that
-    of preferences) and "change when dropped" (of the sensitivity to an attribute, when its own
-    pairs are left out of the fit):
-
-    Parameters
-    ----------
-    names : tuple of str
-        Names of the p features.
-    weights : ndarray of shape (p,)
-        Coefficients of the reward.
-    weights_se : ndarray of shape (p,)
-        Their clustered standard errors.
-    counts : pandas.DataFrame
-        Augmented pairs by kind: rows, ok (generated without fault), used, and other statuses.
-    dropping : pandas.DataFrame
-        For each attribute: pairs, sensitivity with and without them, share of the preferences that
-        both fits rank the same way, and the accuracy on the preferences of both.
-    n_clusters : int
-    loglik : float
-        Weighted log-likelihood of all pairs, without the penalty.
-    """
-
-    names: tuple[str, ...]
-    weights: np.ndarray
-    weights_se: np.ndarray
-    counts: pd.DataFrame
-    dropping: pd.DataFrame
-    n_clusters: int
-    loglik: float
-
-    def coefficients(self, level: float = 0.95) -> pd.DataFrame:
-        """Return the weight of every feature, with clustered intervals at `level`."""
-        q = quantile(level, self.df_resid)
-        return pd.DataFrame(
-            {
-                "term": self.names,
-                "estimate": self.weights,
-                "std_error": self.weights_se,
-                "conf_low": self.weights - q * self.weights_se,
-                "conf_high": self.weights + q * self.weights_se,
-            }
-        )
-
-    def _fit_lines(self, level: float) -> list[tuple[str, str]]:
-        d = self.diagnostics
-        lines = [("Features", f"{len(self.names):,}; condition number {d['condition']:.3g}")]
-        for row in self.counts.to_dict("records"):
-            kept = f"{row['used'] / max(row['rows'], 1):.0%}"
-            text = f"{row['rows']:,} pairs, {row['ok']:,} without fault, {row['used']:,} used"
-            lines.append((str(row["kind"]), f"{text} ({kept})"))
-        lines += [
-            ("Log-likelihood", f"{self.loglik:.4f}"),
-            ("Covariance", f"clustered by {self.n_clusters:,} queries, t quantiles"),
-            ("Ranked as labelled", percent(d["accuracy"]) + " of the preferences it was fitted to"),
-        ]
-        return lines
-
-    @property
-    def plot(self) -> RobustPlots:
-        """Plots of the fit: ``plot()``, ``plot.invariance()``, ``plot.dropping()``, ..."""
-        from causalrm.augment.plots import RobustPlots
-
-        return RobustPlots(self)
 
 
 class RobustRewardModel(Estimator):
@@ -252,7 +174,7 @@ class RobustRewardModel(Estimator):
             table = estimates(score, n)
             dropped, dropping = self._dropping(score, weight)
         vanishing = causal_signal_left(rows)
-        _warn_where_causes_stay(vanishing, log)
+        evidence.warn_where_causes_stay(vanishing, log)
         n_clusters = int(np.count_nonzero(np.bincount(pairs.cluster)))
         cov = found.covariances.get("cluster")
         se = np.full(len(rows.names), np.nan) if cov is None else np.sqrt(np.diag(cov))
@@ -260,7 +182,7 @@ class RobustRewardModel(Estimator):
         self.result_ = RobustResult(
             call=self._call(roles),
             n_obs=n,
-            assumptions=_assumptions(table, vanishing, roles["query"], n_clusters),
+            assumptions=evidence.assumptions(table, vanishing, roles["query"], n_clusters),
             diagnostics={
                 "condition": found.condition,
                 "converged": found.converged,
@@ -496,7 +418,7 @@ class RobustRewardModel(Estimator):
         return EstimatesResult(
             call={"estimator": type(self).__name__, "options": {}, "roles": {}},
             n_obs=n,
-            assumptions=(_INDEPENDENT,),
+            assumptions=(evidence.INDEPENDENT,),
             table=frame_of(rows),
             df_resid=degrees(clusters),
         )
@@ -525,66 +447,3 @@ class RobustRewardModel(Estimator):
         error = value**2 * float(np.sqrt(found.covariances["cluster"][0, 0]))
         half = quantile(level, degrees(int(codes.max()) + 1)) * error
         return Estimate(value, error, value - half, value + half, level, "temperature")
-
-
-def _warn_where_causes_stay(vanishing: pd.DataFrame, log: list[str]) -> None:
-    stays = vanishing[vanishing["remaining"] > _STANDS]
-    if len(stays) and len(stays) >= 0.5 * len(vanishing):
-        shown = ", ".join(f"{a} ({r:.2f})" for a, r in stays.head(5).itertuples(index=False))
-        warn(
-            "The features hardly depend on the query: of what tells the causal pairs apart, this "
-            f"share remains when answers are given to an irrelevant query: {shown}. Neutral pairs "
-            "then shrink causes along with style. Use an encoder that relates answers to queries "
-            "(interaction=True), or set tie_weight=0.",
-            IdentificationWarning,
-            log,
-        )
-
-
-_INDEPENDENT = Assumption(
-    "Independent queries",
-    "Pairs of different queries are independent; those of one query need not be",
-    "standard errors are clustered by the query of the parent",
-)
-
-
-def _assumptions(
-    table: pd.DataFrame, vanishing: pd.DataFrame, query: str, n_clusters: int
-) -> tuple[Assumption, ...]:
-    left = vanishing["remaining"].median() if len(vanishing) else np.nan
-    kinds = table.loc[table["group"] == "invariance"]
-    least = kinds["estimate"].min() if len(kinds) else np.nan
-    changes = table.loc[table["group"] == "change when dropped"]
-    return (
-        Assumption(
-            "Attributes are causes",
-            "The attributes of the causal pairs, and nothing else, make an answer to its "
-            f"{query} better",
-            "sensitivity when an attribute is dropped"
-            + (f": falls by up to {-changes['estimate'].min():.2f}" if len(changes) else "")
-            + "; accuracy on pairs of equal length",
-        ),
-        Assumption(
-            "Clean edits",
-            "Upgrades and degradations change their attribute and nothing else that is rewarded",
-            "the augmenter's verification; the statuses counted under Fit",
-        ),
-        Assumption(
-            "Neutral pairs are ties",
-            "Neutral answers are equally good",
-            "none in these data" if np.isnan(least) else f"least invariance {least:.2f}",
-        ),
-        Assumption(
-            "Features depend on the query",
-            "What makes an answer good is not seen when it is given to an irrelevant query",
-            "no pairs with irrelevant queries" if np.isnan(left)
-            else f"share of the causal signal that stays: {left:.2f} in the median attribute",
-            "untested" if np.isnan(left) else "doubtful" if left > _STANDS else "supported",
-        ),
-        Assumption(
-            _INDEPENDENT.name,
-            _INDEPENDENT.statement,
-            f"{_INDEPENDENT.diagnostic}; there are {n_clusters}",
-            "doubtful" if n_clusters < _FEW else "untested",
-        ),
-    )  # fmt: skip

@@ -7,13 +7,16 @@ ours. Occupations are told at the level of the survey's groups of codes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from causalrm.calibration.column_text import ColumnText
 from causalrm.calibration.task import RiskTask
-from causalrm.core.errors import DataError
+from causalrm.core.column import look_at
+from causalrm.core.errors import DataError, check_choice
+from causalrm.core.frame import Source
 from causalrm.datasets._acs_like import ACS_FEATURES, ACS_POPULATIONS, ACS_TARGETS
 
 ACS_TASKS = tuple(ACS_FEATURES)
@@ -324,8 +327,7 @@ def acs_task(name: str = "ACSIncome", columns: Iterable[str] | None = None) -> R
     >>> print(task.describe(rows, format="sentence")[0])
     The age is 45 years. The highest level of schooling is bachelor's degree. ...
     """
-    if name not in _QUESTIONS:
-        raise DataError(f"The task must be one of {', '.join(ACS_TASKS)}; got {name!r}.")
+    check_choice("name", name, ACS_TASKS)
     shown = list(ACS_FEATURES[name].split() if columns is None else columns)
     if unknown := [c for c in shown if c not in ACS_COLUMNS]:
         raise DataError(f"{unknown[0]!r} is not one of the columns {', '.join(ACS_COLUMNS)}.")
@@ -343,12 +345,12 @@ def acs_task(name: str = "ACSIncome", columns: Iterable[str] | None = None) -> R
     )
 
 
-def acs_population(data: pd.DataFrame, name: str = "ACSIncome") -> pd.Series:
+def acs_population(data: Any, name: str = "ACSIncome") -> pd.Series:
     """Tell which rows of ACS person records belong to the population of a task.
 
     Parameters
     ----------
-    data : pandas.DataFrame
+    data : data frame
         With the columns AGEP, and WKHP and PINCP (ACSIncome), PINCP (ACSPublicCoverage) or ESR
         (ACSTravelTime).
     name : str
@@ -364,7 +366,10 @@ def acs_population(data: pd.DataFrame, name: str = "ACSIncome") -> pd.Series:
     limits = dict(ACS_POPULATIONS[name])
     if name == "ACSIncome":
         limits["PINCP"] = (101, np.inf)
-    if missing := [c for c in limits if c not in data]:
-        raise DataError(f"The population of {name} needs the column {missing[0]!r}.")
-    kept = [data[c].ge(low) & data[c].lt(high) for c, (low, high) in limits.items()]
-    return pd.concat(kept, axis=1).all(axis=1).rename("eligible")
+    source = Source(data)
+    source.want(limits, f"the population of {name}")
+    kept = np.ones(source.n_obs, dtype=bool)
+    for column, (low, high) in limits.items():
+        x = look_at(column, source.frame[column], ["numbers"]).values
+        kept &= (x >= low) & (x < high)  # who was not asked has no value, and is not in it
+    return pd.Series(kept, index=source.index, name="eligible")

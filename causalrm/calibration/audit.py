@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
 from causalrm.calibration import _kernels_fit as fit
-from causalrm.calibration.scored import EPS, check_labels, check_scores, check_weights
-from causalrm.core.errors import DataError, IdentificationError, warn
-from causalrm.core.inference import quantile, two_sided_p
+from causalrm.calibration.scored import EPS, check_labels, check_scores, check_weights, vector
+from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.frame import Source
+from causalrm.core.inference import quantile, two_sided_p, warn_of_few
 from causalrm.core.random import RNG, resolve, spawn
 from causalrm.core.result import Assumption, Result, check_level
 
@@ -65,7 +67,11 @@ class AuditResult(Result):
 
 def _frame(data: Any, n: int, name: str) -> pd.DataFrame:
     if hasattr(data, "to_pandas"):
-        data = data.to_pandas()
+        frame = Source(data).frame
+        if frame.implementation.is_polars():  # whose categories are in order of appearance
+            categories = [c for c, kind in frame.schema.items() if kind == nw.Categorical]
+            frame = frame.with_columns(nw.col(*categories).cast(nw.String)) if categories else frame
+        data = frame.to_pandas()
     if isinstance(data, Mapping):
         data = pd.DataFrame(data)
     if not isinstance(data, pd.DataFrame):
@@ -74,7 +80,10 @@ def _frame(data: Any, n: int, name: str) -> pd.DataFrame:
         raise DataError(f"{name} must have one row per score; got {len(data)} for {n}.")
     if data.shape[1] == 0:
         raise DataError(f"{name} has no columns.")
-    return data
+    names = [str(c) for c in data.columns]
+    if twice := sorted({c for c in names if names.count(c) > 1}):
+        raise DataError(f"{name} must name each column once; got {twice} twice. Rename these.")
+    return data.set_axis(names, axis=1)
 
 
 def _parts(frame: pd.DataFrame, bins: int) -> dict[str, dict[str, NDArray[np.bool_]]]:
@@ -85,7 +94,7 @@ def _parts(frame: pd.DataFrame, bins: int) -> dict[str, dict[str, NDArray[np.boo
         if pd.api.types.is_numeric_dtype(column) and column.nunique() > 2 * bins:
             if column.isna().any():
                 raise DataError(f"Column {name!r} has {int(column.isna().sum())} missing values.")
-            x = column.to_numpy(float)
+            x = vector(column, f"column {name!r}")
             edges = np.unique(np.quantile(x, np.arange(1, bins) / bins))
             at = np.searchsorted(edges, x, side="right")
             ends = ["", *(f"{e:.4g}" for e in edges), ""]
@@ -357,7 +366,7 @@ def discrimination_audit(
         column = frame[name]
         numeric = pd.api.types.is_numeric_dtype(column) and column.nunique() > 12
         if numeric:
-            x = column.to_numpy(float)
+            x = vector(column, f"attribute {name!r}")
             if not np.isfinite(x).all():
                 raise DataError(f"Attribute {name!r} has missing or infinite values.")
             columns.append((x - x.mean()) / x.std())
@@ -397,10 +406,7 @@ def discrimination_audit(
         }
     ).iloc[1:]
     log: list[str] = []
-    if groups < 30:
-        warn(
-            f"There are only {groups} scenarios: standard errors are unreliable below 30.", log=log
-        )
+    warn_of_few(groups, log, unit="scenarios")
     return AuditResult(
         call={
             "estimator": "discrimination_audit",

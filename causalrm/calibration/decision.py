@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from causalrm.calibration import _kernels_rank as rank
-from causalrm.calibration.measures import Options, documented, rows_and_level
+from causalrm.calibration.options import Options, documented, rows_and_level
 from causalrm.calibration.scored import Scored
 from causalrm.core.errors import DataError
 from causalrm.core.inference import quantile

@@ -15,7 +15,8 @@ from causalrm.calibration import _kernels_cells as cell
 from causalrm.calibration import _kernels_curve as curve
 from causalrm.calibration import _kernels_fit as fit
 from causalrm.calibration import _kernels_rank as rank
-from causalrm.core.errors import DataError, warn
+from causalrm.core.errors import DataError, check_choice
+from causalrm.core.inference import warn_of_few
 from causalrm.core.random import RNG, resolve, spawn
 
 Floats = NDArray[np.float64]
@@ -24,8 +25,11 @@ Ints = NDArray[np.int64]
 EPS = fit.EPS
 
 
-def _vector(values: ArrayLike, name: str) -> Floats:
+def vector(values: ArrayLike, name: str) -> Floats:
+    """Numbers as a float array of shape (n,)."""
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
         out = np.ascontiguousarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name} must hold numbers; reading it gave: {error}.") from error
@@ -42,7 +46,7 @@ def _rows(bad: Any) -> str:
 
 def check_scores(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
     """Outcomes 0/1 and scores in [0, 1] of one length, complete."""
-    outcome, score = _vector(y, "y"), _vector(p, "p")
+    outcome, score = vector(y, "y"), vector(p, "p")
     if outcome.size != score.size:
         raise DataError(f"y and p must have one length; got {outcome.size} and {score.size}.")
     if score.size < 2:
@@ -67,7 +71,7 @@ def check_weights(weights: ArrayLike | None, n: int, name: str = "weights") -> F
     """Weights scaled to mean one."""
     if weights is None:
         return None
-    w = _vector(weights, name)
+    w = vector(weights, name)
     if w.size != n:
         raise DataError(f"{name} must have one value per row; got {w.size} for {n} rows.")
     bad = ~((w >= 0.0) & (w < np.inf))
@@ -89,6 +93,8 @@ def check_labels(labels: ArrayLike, n: int, name: str) -> tuple[Ints, list[Any]]
         series = series.cat.remove_unused_categories()
         codes: Any = series.cat.codes.to_numpy(np.int64)
         return codes, series.cat.categories.tolist()
+    if isinstance(series.dtype, pd.ArrowDtype):  # a dictionary would keep levels that are not used
+        series = pd.Series(series.to_numpy(dtype=object))
     codes, levels = pd.factorize(series, sort=True)
     return codes.astype(np.int64), list(levels)
 
@@ -130,19 +136,13 @@ class Scored:
             self.n_clusters = len(names)
             if self.n_clusters < 2:
                 raise DataError("cluster must have at least two distinct values; got one.")
-            if self.n_clusters < 30:
-                warn(
-                    f"There are only {self.n_clusters} clusters: standard errors and intervals "
-                    "are unreliable below 30.",
-                    log=self.log,
-                )
+            warn_of_few(self.n_clusters, self.log)
         self.replicates: Floats | None = None
         if replicate_weights is not None:
             if cluster is not None:
                 raise DataError("Give either cluster or replicate_weights, not both.")
             self.replicates = self._check_replicates(replicate_weights)
-        if strategy not in ("width", "quantile"):
-            raise DataError(f"strategy must be 'width' or 'quantile'; got {strategy!r}.")
+        check_choice("strategy", strategy, ("width", "quantile"))
         if isinstance(bins, int) and bins < 1:
             raise DataError(f"bins must be at least 1; got {bins}.")
         if n_boot and n_boot < 100:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from causalrm.calibration.scores import STATUSES, RiskScores
 from causalrm.calibration.task import FACTORS, KEYS, MODES, RiskTask
-from causalrm.core.errors import DataError
+from causalrm.core.errors import DataError, check_choice
 from causalrm.llm import LanguageModel, Plan
 
 _CHUNK = 20_000  # prompts at a time: their log-probabilities take some 10 kB each
@@ -119,8 +119,7 @@ class RiskScorer:
                 "RiskScorer needs a RiskTask and a client with complete and choice_probabilities; "
                 f"got {type(task).__name__} and {type(client).__name__}."
             )
-        if mode not in MODES:
-            raise DataError(f"mode must be one of {MODES}; got {mode!r}.")
+        check_choice("mode", mode, MODES)
         if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
             raise DataError(f"replicates must be a positive int; got {replicates!r}.")
         self.task, self.client, self.mode = task, client, mode

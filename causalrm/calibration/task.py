@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from causalrm.calibration.column_text import GRANULARITIES, ColumnText, is_missing, plain, storable
-from causalrm.core.errors import DataError
+from causalrm.core.errors import DataError, check_choice
 from causalrm.core.frame import Source
 
 FORMATS = ("bullet", "sentence", "json")
@@ -263,8 +263,7 @@ class RiskTask:
         **style
             As in :meth:`describe`.
         """
-        if mode not in MODES:
-            raise DataError(f"mode must be one of {MODES}; got {mode!r}.")
+        check_choice("mode", mode, MODES)
         order = tuple(choices or self.choices)
         if sorted(order) != sorted(self.choices):
             raise DataError(f"choices must be the task's {self.choices} reordered; got {order}.")
@@ -322,16 +321,13 @@ class RiskTask:
         full |= {"granularity": "full"} | dict(style)
         order, connector = full["order"], full["connector"]
         seed = isinstance(order, int) and not isinstance(order, bool) and order >= 0
-        _need(full["format"] in FORMATS, f"format must be one of {FORMATS}; got {style!r}.")
+        check_choice("format", full["format"], FORMATS)
         _need(isinstance(connector, str | None), f"connector must be a string; got {connector!r}.")
         _need(
             seed or order in ("given", "reversed"),
             f'order must be "given", "reversed" or an int that seeds a shuffle; got {order!r}.',
         )
-        _need(
-            full["granularity"] in GRANULARITIES,
-            f"granularity must be one of {GRANULARITIES}; got {full['granularity']!r}.",
-        )
+        check_choice("granularity", full["granularity"], GRANULARITIES)
         unknown = sorted(full.keys() - set(FACTORS))
         _need(not unknown, f"{unknown[:1]} is not a matter of style; {FACTORS} are.")
         return full

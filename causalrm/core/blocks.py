@@ -164,6 +164,13 @@ class Rows:
         """Give the first row number and the columns of each part, in order."""
         yield 0, self.columns
 
+    def collect(self) -> dict[str, np.ndarray]:
+        """The columns of all rows, in memory."""
+        parts = [columns for _, columns in self.parts()]
+        if len(parts) == 1:
+            return dict(parts[0])
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
     def sample(self, size: int) -> Rows:
         """About `size` rows, one drawn from each of as many equal stretches of the data."""
         if self.n_obs > size:

@@ -168,7 +168,8 @@ def _object(native: pd.Series) -> pd.Series | None:
     if kind == "decimal":
         return pd.Series(native.to_numpy(dtype=float, na_value=np.nan))
     if kind in ("integer", "floating", "mixed-integer-float", "boolean"):
-        return native.convert_dtypes()
+        with np.errstate(invalid="ignore"):  # pandas tries whole numbers on infinite ones too
+            return native.convert_dtypes()
     return None
 
 
@@ -303,7 +304,7 @@ def look_at(name: str, series: nw.Series[Any], uses: Collection[str]) -> Look:
         finite = np.isfinite(x)
         out.note("missing", np.isnan(x))
         out.note("infinite", np.isinf(x))
-        out.note("huge", finite & (np.abs(x) > HUGE))
+        out.note("huge", finite & (np.abs(x) > np.float64(HUGE)))  # no float32, which ends before
         out.low = float(x.min(where=finite, initial=np.inf))
         out.high = float(x.max(where=finite, initial=-np.inf))
     return out

@@ -8,6 +8,7 @@ that is a `Design`, which `causalrm.core.encoding` applies to blocks of rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
@@ -34,10 +35,15 @@ _LONGEST = 100_000  # characters of a formula
 def formula_text(formula: str | Sequence[str], role: str) -> str:
     """A right-hand side as text; a list of column names becomes their sum."""
     if isinstance(formula, str):
-        if "~" in formula:
+        if "~" in re.sub("`[^`]*`", "", formula):  # not in the name of a column
             raise DataError(
                 f"Expected the right-hand side of a formula for {role}, but saw {formula!r}. "
                 "Write only what stands after '~'; the other columns are arguments of fit."
+            )
+        if "``" in formula:  # formulaic takes the empty name for nothing at all
+            raise DataError(
+                f"Expected names of columns in the formula for {role}, but saw one without any "
+                f"letters in {formula!r}. Rename the column."
             )
         return formula.strip() or "1"
     if isinstance(formula, Sequence) and all(isinstance(c, str) for c in formula):

@@ -100,6 +100,15 @@ class Design:
                     row *= piece
         return out
 
+    @property
+    def slope_terms(self) -> tuple[str, ...]:
+        """Names of the columns without the intercept."""
+        return self.terms[int(self.has_intercept) :]
+
+    def slopes(self, block: Block, n: int) -> np.ndarray:
+        """What `encode` gives without the intercept."""
+        return self.encode(block, n)[int(self.has_intercept) :]
+
     def _transform(self, key: str, block: Block, index: pd.Index | None = None) -> np.ndarray:
         state = self.transforms[key]["state"]
         computed, _ = compute(self._expressions[key], block, state)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections.abc import Collection
 from types import ModuleType
+from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -55,6 +57,16 @@ def warn(
     if log is not None:
         log.append(message)
     warnings.warn(message, category, skip_file_prefixes=(_PACKAGE,))
+
+
+def check_choice(name: str, value: Any, known: Collection[Any]) -> None:
+    """Raise a DataError where an option is none of those known, which are words or booleans."""
+    plain = isinstance(value, str | bool) or type(value).__name__ == "bool"  # numpy's too
+    if not plain or value not in known:
+        raise DataError(
+            f"Expected {name} to be one of {', '.join(map(repr, known))}, but saw {value!r}. "
+            "Choose one of these."
+        )
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError as _NotFittedError
 
 from causalrm.core.errors import CausalRMError, DataError
-from causalrm.core.result import Result
+from causalrm.core.result import Result, call_of
 from causalrm.core.store import encodable, public_class
 from causalrm.core.table import Table
 
@@ -118,8 +118,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             name: value if encodable(value) else Foreign(repr(value))
             for name, value in given.items()
         }
-        used = {role: column for role, column in roles.items() if column is not None}
-        return {"estimator": type(self).__name__, "options": options, "roles": used}
+        return call_of(type(self).__name__, options, roles)
 
     def _check_native(self) -> None:
         """Refuse to compute with options that did not survive JSON."""

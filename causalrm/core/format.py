@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -96,3 +96,13 @@ def estimates(frame: pd.DataFrame) -> dict[str, list[str]]:
             for a, b in zip(low, high, strict=True)
         ]
     return texts
+
+
+def squeezed(text: str) -> str:
+    """Text on one line."""
+    return " ".join(text.split()).replace("[ ", "[")
+
+
+def indented(cell: str, mark: str, escape: Callable[[str], str]) -> str:
+    """Escape a cell, with a mark where two leading spaces indent it."""
+    return (mark if cell.startswith("  ") and cell.strip() else "") + escape(cell)

@@ -37,7 +37,7 @@ class Source:
     names : list
         Names of all columns.
     index : pandas.Index
-        Labels of the rows, where they are in memory.
+        Labels of the rows: the user's where they are in memory, else their numbers.
     n_obs : int
         Number of rows; -1 as long as it is not known.
     """
@@ -127,6 +127,7 @@ class Source:
             if n:
                 yield n, looks
         self.n_obs = sum(self._sizes)
+        self.index = pd.RangeIndex(self.n_obs)
 
     def rows(self, read: Callable[..., Block], n_obs: int) -> Rows:
         """Rows for `causalrm.core.blocks`; `read` turns a part into checked columns."""
@@ -148,6 +149,9 @@ def _in_memory(data: Any) -> tuple[nw.DataFrame[Any], list[Any]]:
         names = list(data.columns)
         if not data.columns.is_unique:  # narwhals refuses the frame; a fit without them need not
             data = data.loc[:, ~data.columns.duplicated()]
+        kinds = {name: t for name, t in data.dtypes.items() if isinstance(t, np.dtype)}
+        if foreign := {n: t.newbyteorder("=") for n, t in kinds.items() if not t.isnative}:
+            data = data.astype(foreign)  # pandas selects no rows or columns of other byte orders
     elif _is_arrow(data) and hasattr(data, "column_names"):
         names = list(data.column_names)
         if len(set(names)) < len(names):
@@ -237,6 +241,11 @@ class Reader:
         self.columns = tuple(columns)
         self.infinite = frozenset(infinite)
 
+    @property
+    def levels(self) -> dict[str, tuple[Any, ...]]:
+        """Levels of the categorical columns, by name."""
+        return {c.name: c.levels for c in self.columns if c.levels is not None}
+
     def __call__(self, part: Any, index: pd.Index | None = None, offset: int = 0) -> Block:
         """Read one native or narwhals frame."""
         frame = nw.from_native(part, eager_only=True)
@@ -310,13 +319,12 @@ def scan(
         raise DataError(
             "Expected at least one row, but the data have 0 rows. Check how they were filtered."
         )
-    in_memory = source.kind == "memory"
     allowed = frozenset(infinite)
     for name, look in seen.items():
-        refuse(name, look, name in allowed, source.index if in_memory else None)
+        refuse(name, look, name in allowed, source.index)
         refuse_tiny(name, look)
     reader = Reader([look.column(name) for name, look in seen.items()], allowed)
-    if in_memory:
+    if source.kind == "memory":
         return reader, Rows(reader.values(seen, source.n_obs, source.index), source.n_obs)
     return reader, source.rows(reader, source.n_obs)
 
@@ -348,3 +356,23 @@ def check(
 
 def _count(block: Block, names: Sequence[str], bad: Callable[..., np.ndarray]) -> tuple[int]:
     return (int(np.count_nonzero(bad(*[block[name] for name in names]))),)
+
+
+def check_weights(rows: Rows, name: str, index: pd.Index | None = None) -> None:
+    """Raise a `DataError` where weights are below 0, or all of them 0."""
+    negative, total = rows.total(_weight_sums, name)
+    if negative:
+        check(
+            rows, [name], lambda w: w < 0, "weights of at least 0",
+            "Drop these rows or correct the weights.", index,
+        )  # fmt: skip
+    if not total > 0:
+        raise DataError(
+            f"Expected positive weights in column {name!r}, but all {rows.n_obs} are 0. Give at "
+            "least some rows a weight."
+        )
+
+
+def _weight_sums(block: Block, name: str) -> tuple[int, float]:
+    w = block[name]
+    return int(np.count_nonzero(w < 0)), float(w.sum())

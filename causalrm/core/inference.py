@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import linalg, special
 
-from causalrm.core.errors import IdentificationError
+from causalrm.core.errors import IdentificationError, IdentificationWarning, warn
 
+FEW = 30  # clusters below which clustered standard errors are too small on average
 _SINGULAR = 1e-13  # least eigenvalue per row, of a matrix scaled to unit diagonal
 
 
@@ -154,3 +155,22 @@ def gradient_of(
 def by_cluster(codes: np.ndarray, scores: np.ndarray, n_clusters: int) -> np.ndarray:
     """Sum scores of shape (k, n) by cluster; shape (n_clusters, k)."""
     return np.stack([np.bincount(codes, weights=s, minlength=n_clusters) for s in scores], axis=1)
+
+
+def warn_of_few(
+    n_clusters: int, log: list[str] | None, *, unit: str = "clusters", remedy: str = ""
+) -> None:
+    """Warn where clusters are too few for clustered standard errors."""
+    if n_clusters < FEW:
+        warn(
+            f"Only {n_clusters} {unit}: clustered standard errors are too small on "
+            f"average with fewer than about {FEW}. Intervals use t with {n_clusters - 1} degrees "
+            "of freedom." + f" {remedy}".rstrip(),
+            IdentificationWarning,
+            log,
+        )
+
+
+def clustered(sums: np.ndarray) -> np.ndarray:
+    """Covariance (k, k) of estimates from the influence (G, k) of each cluster, G/(G - 1)."""
+    return np.asarray(sums.T @ sums * len(sums) / (len(sums) - 1))

@@ -94,9 +94,9 @@ def reference(ax: Axes, *, x: float | None = None, y: float | None = None) -> No
         ax.axhline(y, zorder=1, **_DASHED)
 
 
-def diagonal(ax: Axes, end: float = 1.0) -> Line2D:
-    """Draw the dashed line from 0 to `end` on which what is shown would be right."""
-    (line,) = ax.plot([0, end], [0, end], **_DASHED)
+def diagonal(ax: Axes, end: float = 1.0, start: float = 0.0, **options: Any) -> Line2D:
+    """Draw the dashed line from `start` to `end` on which what is shown would be right."""
+    (line,) = ax.plot([start, end], [start, end], **_DASHED | options)
     return line
 
 
@@ -113,6 +113,17 @@ def label(term: str) -> str:
         part = re.sub(r"^C\(\s*([^,()]+?)\s*(?:,.*)?\)(?=\[|$)", r"\1", part)
         parts.append(re.sub(r"^(.+)\[(?:T\.)?(.+)\]$", r"\1: \2", part))
     return " x ".join(parts)
+
+
+def list_rows(ax: Axes, names: Sequence[str], heading: Sequence[bool] | None = None) -> None:
+    """Turn the vertical axis into a list of names, first on top, headings in bold."""
+    ax.set_yticks(range(len(names)), names)
+    for tick, bold in zip(ax.get_yticklabels(), heading or [False] * len(names), strict=True):
+        tick.set_fontweight("bold" if bold else "normal")
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.grid(False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
 
 
 def forest(
@@ -169,13 +180,7 @@ def forest(
             ax.plot(estimate[i], place[i], "o", color=colors[group], markersize=5)
     if reference_at is not None:
         reference(ax, x=reference_at)
-    ax.set_yticks(range(len(rows)), [text for text, _ in rows])
-    for tick, (_, row) in zip(ax.get_yticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if row is None else "normal")
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.grid(False, axis="y")
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
+    list_rows(ax, [text for text, _ in rows], [row is None for _, row in rows])
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_xlabel(xlabel)
     return ax

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import json
 import math
 import platform
 from abc import ABC, abstractmethod
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -22,12 +21,12 @@ import pandas as pd
 from causalrm.core import inference
 from causalrm.core.errors import DataError, IdentificationError
 from causalrm.core.format import percent, text_of_numbers, text_of_test
-from causalrm.core.store import decode, encode, public_class
+from causalrm.core.frozen import freeze
+from causalrm.core.store import dumps, loads, public_class
 
 if TYPE_CHECKING:
     from causalrm.core.table import Section, Table
 
-SCHEMA = 1
 COLUMNS = ["term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"]
 
 type Coefficient = str | tuple[str, str]
@@ -118,6 +117,16 @@ class Estimate:
         text += f", {percent(self.level)} interval [{low}, {high}]" if low and high else ""
         return text if math.isnan(self.p_value) else f"{text}, {text_of_test(self.p_value)}"
 
+    @classmethod
+    def wald(
+        cls, value: float, std_error: float, level: float, name: str, df: float | None = None
+    ) -> Self:
+        """Interval and test of a number by its standard error: t with `df`, else normal."""
+        half = quantile(level, df) * std_error
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = float(inference.two_sided_p(np.divide(value, std_error), df))
+        return cls(value, std_error, value - half, value + half, level, name, p)
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row with the columns of every result frame."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -146,6 +155,13 @@ class Test:
     def __str__(self) -> str:
         law = f"chi2({self.df})" if self.df_resid is None else f"F({self.df}, {self.df_resid:g})"
         return f"{self.name}: {law} = {self.statistic:.2f}, {text_of_test(self.p_value)}"
+
+
+def call_of(estimator: str, options: Mapping[str, Any], roles: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a fit for `Result.call`; roles that were not given are left out."""
+    absent = {r for r, c in roles.items() if c is None or isinstance(c, tuple) and not c}
+    used = {role: column for role, column in roles.items() if role not in absent}
+    return {"estimator": estimator, "options": dict(options), "roles": used}
 
 
 class Scale(NamedTuple):
@@ -195,11 +211,11 @@ class Result(ABC):
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
-            object.__setattr__(self, item.name, _freeze(getattr(self, item.name)))
+            object.__setattr__(self, item.name, freeze(getattr(self, item.name)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():  # unpickled arrays can be written to again
-            object.__setattr__(self, name, _freeze(value))
+            object.__setattr__(self, name, freeze(value))
 
     def __repr__(self) -> str:
         shown = ["n_obs", *(name for name in ("covariance", "loglik") if hasattr(self, name))]
@@ -267,12 +283,7 @@ class Result(ABC):
         DataError
             When a field holds something that JSON cannot describe.
         """
-        content = {
-            "schema": SCHEMA,
-            "class": type(self).__name__,
-            "fields": {f.name: encode(getattr(self, f.name)) for f in dataclasses.fields(self)},
-        }
-        text = json.dumps(content, allow_nan=False)
+        text = dumps(self)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
@@ -294,36 +305,35 @@ class Result(ABC):
         DataError
             When the file is missing or damaged, of a later version, or of another class.
         """
-        text, where = str(source), "the text"
-        if isinstance(source, Path) or not text.lstrip().startswith("{"):
-            where = f"the file {text!r}"
-            try:
-                text = Path(source).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(
-                    f"Expected the path of a result written by to_json; got {text!r}: {error}."
-                ) from error
-        try:
-            content = json.loads(text)
-            schema, name = content["schema"], str(content["class"])
-            fields = dict(content["fields"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"Expected a result written by to_json in {where}; reading it gave {error!r}."
-            ) from error
-        if schema != SCHEMA:
-            raise DataError(
-                f"The result in {where} has schema {schema!r}, and this version of causalrm reads "
-                f"schema {SCHEMA}. Read it with the version of causalrm that wrote it."
-            )
-        # A subclass written outside the package reads its own files.
-        kind = cls if name == cls.__name__ else public_class(name)
-        if not issubclass(kind, cls) or not dataclasses.is_dataclass(kind):
-            raise DataError(f"Expected a {cls.__name__} in {where}; found a {name}.")
-        try:
-            return kind(**{key: decode(value) for key, value in fields.items()})
-        except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            raise DataError(f"The {name} in {where} is incomplete or damaged: {error}.") from error
+        found: Self = loads(cls, source)
+        return found
+
+
+def position_of(parameter: Sequence[str], term: Sequence[str], key: Coefficient) -> int:
+    """Index of a coefficient, given as (parameter, term) or as an unambiguous term."""
+    labels = list(zip(parameter, term, strict=True))
+    found = [i for i, label in enumerate(labels) if key in (label, label[1])]
+    if len(found) != 1:
+        known = ", ".join(map(repr, labels if not found else [labels[i] for i in found]))
+        problem = "names no coefficient" if not found else "names several coefficients"
+        raise DataError(f"{key!r} {problem}; give one (parameter, term) pair of: {known}.")
+    return found[0]
+
+
+def contrast_vector(
+    parameter: Sequence[str], term: Sequence[str], weights: Mapping[Coefficient, float]
+) -> np.ndarray:
+    """Weights of a contrast in the order of the coefficients."""
+    if not isinstance(weights, Mapping):
+        example = {(parameter[0], term[0]): 1}
+        raise DataError(
+            f"Expected a contrast as {{(parameter, term): weight}}, for example {example}, "
+            f"but saw {weights!r}."
+        )
+    w = np.zeros(len(term))
+    for key, weight in weights.items():
+        w[position_of(parameter, term, key)] += weight
+    return w
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -447,13 +457,7 @@ class LikelihoodResult(Result):
         return pd.DataFrame(columns | dict(zip(COLUMNS[1:], values, strict=True)))
 
     def _position(self, key: Coefficient) -> int:
-        labels = list(zip(self.parameter, self.term, strict=True))
-        found = [i for i, label in enumerate(labels) if key in (label, label[1])]
-        if len(found) != 1:
-            known = ", ".join(map(repr, labels if not found else [labels[i] for i in found]))
-            problem = "names no coefficient" if not found else "names several coefficients"
-            raise DataError(f"{key!r} {problem}; give one (parameter, term) pair of: {known}.")
-        return found[0]
+        return position_of(self.parameter, self.term, key)
 
     def contrast(
         self, weights: Mapping[Coefficient, float], level: float = 0.95, name: str = "contrast"
@@ -476,23 +480,12 @@ class LikelihoodResult(Result):
         DataError
             When weights are not given by coefficient, or a coefficient is not in the fit.
         """
-        if not isinstance(weights, Mapping):
-            example = {(self.parameter[0], self.term[0]): 1}
-            raise DataError(
-                f"Expected a contrast as {{(parameter, term): weight}}, for example {example}, "
-                f"but saw {weights!r}."
-            )
-        w = np.zeros(len(self.estimates))
-        for key, weight in weights.items():
-            w[self._position(key)] += weight
+        w = contrast_vector(self.parameter, self.term, weights)
         estimate = float(w @ self.estimates)
         used = np.flatnonzero(w)  # the variance may be undefined elsewhere
         variance = float(w[used] @ self._covariance()[np.ix_(used, used)] @ w[used])
         se = math.sqrt(variance) if variance >= 0 else math.nan
-        z = quantile(level, self._df)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = float(inference.two_sided_p(np.divide(estimate, se), self._df))
-        return Estimate(estimate, se, estimate - z * se, estimate + z * se, level, name, p)
+        return Estimate.wald(estimate, se, level, name, self._df)
 
     def wald_test(self, terms: str | Sequence[Coefficient]) -> Test:
         """Test that coefficients are jointly zero.
@@ -538,31 +531,3 @@ class LikelihoodResult(Result):
             ("AIC, BIC", f"{self.aic:.3f}, {self.bic:.3f}"),
             ("Covariance", f"{self.covariance}, {law} quantiles{also}"),
         ]
-
-
-class _Frozen(dict[Any, Any]):
-    """A dict that refuses changes (`types.MappingProxyType` cannot be pickled)."""
-
-    def _refuse(self, *args: object, **kwargs: object) -> Never:
-        raise TypeError("A result cannot be changed; copy the mapping with dict(...).")
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    update = setdefault = pop = popitem = clear = _refuse
-
-    def __reduce__(self) -> tuple[type[_Frozen], tuple[dict[Any, Any]]]:
-        return _Frozen, (dict(self),)
-
-
-def _freeze(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        if value.flags.writeable or not value.flags.owndata:
-            value = value.copy()
-            value.setflags(write=False)
-        return value
-    if isinstance(value, Mapping):
-        return _Frozen({key: _freeze(item) for key, item in value.items()})
-    if type(value) in (list, tuple):
-        return type(value)(map(_freeze, value))
-    if isinstance(value, pd.DataFrame | pd.Series):
-        return value.copy()
-    return value

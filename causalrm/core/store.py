@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pandas as pd
 
 from causalrm.core.errors import DataError
 
+SCHEMA = 1
 _TIMES: Any = (pd.DatetimeIndex, pd.TimedeltaIndex)
 
 # JSON has no NaN, tuples, arrays, or keys other than text: those become {"~tag": payload}.
@@ -179,6 +182,50 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "~extension": lambda v: pd.array([decode(item) for item in v[1]], dtype=v[0]),
     "~object": _decode_object,
 }
+
+
+def dumps(result: Any) -> str:
+    """A dataclass of the package as text."""
+    content = {
+        "schema": SCHEMA,
+        "class": type(result).__name__,
+        "fields": {f.name: encode(getattr(result, f.name)) for f in dataclasses.fields(result)},
+    }
+    return json.dumps(content, allow_nan=False)
+
+
+def loads(base: type, source: str | Path) -> Any:
+    """The object of class `base`, or of one derived from it, in a text or a file of `dumps`."""
+    text, where = str(source), "the text"
+    if isinstance(source, Path) or not text.lstrip().startswith("{"):
+        where = f"the file {text!r}"
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"Expected the path of a result written by to_json; got {text!r}: {error}."
+            ) from error
+    try:
+        content = json.loads(text)
+        schema, name = content["schema"], str(content["class"])
+        fields = dict(content["fields"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"Expected a result written by to_json in {where}; reading it gave {error!r}."
+        ) from error
+    if schema != SCHEMA:
+        raise DataError(
+            f"The result in {where} has schema {schema!r}, and this version of causalrm reads "
+            f"schema {SCHEMA}. Read it with the version of causalrm that wrote it."
+        )
+    # A subclass written outside the package reads its own files.
+    kind = base if name == base.__name__ else public_class(name)
+    if not issubclass(kind, base) or not dataclasses.is_dataclass(kind):
+        raise DataError(f"Expected a {base.__name__} in {where}; found a {name}.")
+    try:
+        return kind(**{key: decode(value) for key, value in fields.items()})
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise DataError(f"The {name} in {where} is incomplete or damaged: {error}.") from error
 
 
 def public_class(name: str) -> type:

@@ -6,14 +6,25 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from causalrm.core.errors import DataError
-from causalrm.core.format import aligned, decimals, estimates, number, percent, shared, text_of_p
+from causalrm.core.format import (
+    aligned,
+    decimals,
+    estimates,
+    indented,
+    number,
+    percent,
+    shared,
+    squeezed,
+    text_of_p,
+)
+from causalrm.core.latex import PAGE, escaped, tabular
 
 WIDTH = 88
 type Row = tuple[str, ...]
@@ -44,11 +55,11 @@ class Section:
     footer: tuple[Row, ...] = ()
     align: str = ""  # "l" or "r" per column; by default the first is left, the others right
 
-    def _align(self) -> str:
+    def alignment(self) -> str:
         """Return "l" or "r" per column, and "p" for a paragraph."""
         return self.align or ("l" + "r" * (len(self.columns) - 1) if self.columns else "lp")
 
-    def _header(self) -> Row:
+    def header(self) -> Row:
         """Return the columns, with the heading in the corner where nothing stands there."""
         columns = self.columns or ("", "")
         return (columns[0] or self.heading, *columns[1:])
@@ -96,7 +107,7 @@ class Table:
         panels: list[Section] = []
         for section in self._shown():
             panels += _panels(section, width) if section.columns else [section]
-        needs = [sum(_widths(p, width)) + 2 * (len(p.columns) - 1) for p in panels if p.columns]
+        needs = [_width(p, width) for p in panels if p.columns]
         prose = any(not p.columns for p in panels)
         total = max([*needs, min(len(self.title), width), min(72, width) if prose else 4])
         lines = textwrap.wrap(self.title, width)
@@ -112,10 +123,10 @@ class Table:
         """Return GitHub-flavoured markdown."""
         blocks = [f"**{_markdown(self.title)}**"] if self.title else []
         for section in self._shown():
-            marks = ["---:" if a == "r" else ":---" for a in section._align()]
-            rows = [[_markdown(cell) for cell in section._header()], marks]
+            marks = ["---:" if a == "r" else ":---" for a in section.alignment()]
+            rows = [[_markdown(cell) for cell in section.header()], marks]
             for row in section.rows + section.footer:
-                cells = [_indent(cell, "&emsp;", _markdown) for cell in row]
+                cells = [indented(cell, "&emsp;", _markdown) for cell in row]
                 rows.append(cells if row[1:] else [f"**{cells[0]}**", *[""] * (len(marks) - 1)])
             blocks.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
         blocks += [_markdown(note) for note in self.notes]
@@ -123,6 +134,9 @@ class Table:
 
     def to_latex(self, caption: str | None = None, label: str | None = None) -> str:
         r"""Return a LaTeX ``table`` environment for the package booktabs.
+
+        Points stand under points. What is wider than a page goes on below, and long texts wrap.
+        Letters beyond Latin and Greek symbols need LuaLaTeX or XeLaTeX and a font with them.
 
         Parameters
         ----------
@@ -133,15 +147,23 @@ class Table:
         """
         lines = [r"\begin{table}[htbp]", r"\centering"]
         if caption := self.title if caption is None else caption:
-            lines.append(rf"\caption{{{_latex(caption)}}}")
+            lines.append(rf"\caption{{{escaped(caption)}}}")
         if label:
             lines.append(rf"\label{{{label}}}")
-        for i, section in enumerate(self._shown()):
-            if i:
-                lines.append(r"\par\medskip")
-            lines += _tabular(section)
-        if self.notes:
-            notes = r" \newline ".join(_latex(note) for note in self.notes)
+        if caption:
+            lines.append(r"\smallskip")  # or the first rule touches the caption
+        grids = [_panels(s, PAGE) if s.columns else [s] for s in self._shown()]
+        # Short notes stand at the left edge of a single grid, others below everything.
+        alone = len(grids) == 1 and len(grids[0]) == 1 and bool(grids[0][0].columns)
+        inside = alone and all(len(note) <= 60 for note in self.notes)
+        for i, parts in enumerate(grids):
+            for k, part in enumerate(parts):
+                if i or k:
+                    lines.append(r"\par\medskip")
+                small = len(parts) > 1 or bool(part.columns) and _width(part) > 74
+                lines += tabular(part, not alone, small, self.notes if inside else ())
+        if self.notes and not inside:
+            notes = r" \newline ".join(escaped(note) for note in self.notes)
             lines.append(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
         return "\n".join([*lines, r"\end{table}"])
 
@@ -342,17 +364,19 @@ def _groups(frame: pd.DataFrame) -> list[str]:
     return [""] * len(frame)
 
 
-def _indent(cell: str, mark: str, escape: Callable[[str], str]) -> str:
-    return (mark if cell.startswith("  ") and cell.strip() else "") + escape(cell)
-
-
 def _widths(section: Section, width: int = WIDTH) -> list[int]:
     """Text width of each column; words wrap at 36, and labels earlier to make all columns fit."""
-    rows = [section._header(), *(r for r in section.rows + section.footer if len(r) > 1)]
+    rows = [section.header(), *(r for r in section.rows + section.footer if len(r) > 1)]
     widths = [max(len(row[j]) for row in rows) for j in range(len(section.columns))]
-    widths = [min(w, 36) if a == "l" else w for w, a in zip(widths, section._align(), strict=True)]
+    widths = [
+        min(w, 36) if a == "l" else w for w, a in zip(widths, section.alignment(), strict=True)
+    ]
     excess = max(sum(widths) + 2 * (len(widths) - 1) - width, 0)
     return [max(widths[0] - excess, min(widths[0], 24)), *widths[1:]]
+
+
+def _width(section: Section, width: int = WIDTH) -> int:
+    return sum(_widths(section, width)) + 2 * (len(section.columns) - 1)
 
 
 def _panels(section: Section, width: int) -> list[Section]:
@@ -367,20 +391,29 @@ def _panels(section: Section, width: int) -> list[Section]:
     def pick(row: Row, used: list[int]) -> Row:
         return (row[0], *(row[j] for j in used)) if len(row) > 1 else row
 
+    def filled(used: list[int]) -> tuple[Row, ...]:
+        """Rows with a value in a panel, and headings of such rows."""
+        rows = [pick(row, used) for row in section.rows]
+        if len(groups) > 1:
+            rows = [row for row in rows if not row[1:] or any(cell.strip() for cell in row[1:])]
+            pairs = zip(rows, [*rows[1:], ("",)], strict=True)
+            rows = [row for row, after in pairs if row[1:] or after[1:]]
+        return tuple(rows)
+
     return [
         Section(
             section.heading,
             pick(section.columns, used),
-            tuple(pick(row, used) for row in section.rows if any(pick(row, used))),
+            filled(used),
             tuple(pick(row, used) for row in section.footer if any(pick(row, used)[1:])),
-            "".join(pick(tuple(section._align()), used)),
+            "".join(pick(tuple(section.alignment()), used)),
         )
         for used in groups
     ]
 
 
 def _grid(section: Section, total: int) -> list[str]:
-    widths, align = _widths(section, total), section._align()
+    widths, align = _widths(section, total), section.alignment()
     spare = total - sum(widths) - 2 * (len(widths) - 1)
     gap = 2 + min(spare // max(len(widths) - 1, 1), 4)
     widths[0] += total - sum(widths) - gap * (len(widths) - 1)
@@ -402,7 +435,7 @@ def _grid(section: Section, total: int) -> list[str]:
             for line in zip(*padded, strict=True)
         ]
 
-    out = [*lines(section._header()), "-" * total]
+    out = [*lines(section.header()), "-" * total]
     for row in section.rows:
         out += lines(row)
     if section.footer:
@@ -438,58 +471,16 @@ def _pairs(section: Section, total: int) -> list[str]:
     return out
 
 
-def _squeeze(text: str) -> str:
-    return " ".join(text.split()).replace("[ ", "[")
-
-
 def _markdown(text: str) -> str:
-    return re.sub(r"[\\|*_`<>\[\]]", lambda m: "\\" + m[0], _squeeze(text))
-
-
-_LATEX = {c: "\\" + c for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-}
-
-
-def _latex(text: str) -> str:
-    text = re.sub(r"[&%$#_{}\\~^<>|]", lambda m: _LATEX[m[0]], _squeeze(text))
-    return re.sub(r"(?<![\w$-])-(?=\d|\.\d|inf\b)", "$-$", text)
-
-
-def _latex_row(row: Row) -> str:
-    cells = [_indent(cell, r"\quad ", _latex) for cell in row]
-    if cells[0].startswith(("[", "*")):  # after the end of a row read as its argument
-        cells[0] = "{" + cells[0][0] + "}" + cells[0][1:]
-    return " & ".join(cells) + r" \\"
-
-
-def _tabular(section: Section) -> list[str]:
-    align, header = section._align(), section._header()
-
-    def line(row: Row) -> str:
-        if len(row) == 1:
-            return rf"\multicolumn{{{len(align)}}}{{l}}{{\textit{{{_latex(row[0])}}}}} \\"
-        return _latex_row(row)
-
-    columns = align.replace("p", r"p{0.65\linewidth}")
-    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    lines += [_latex_row(header), r"\midrule"] if any(header) else []
-    lines += map(line, section.rows)
-    lines += [r"\midrule", *map(line, section.footer)] if section.footer else []
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
+    return re.sub(r"[\\|*_`<>\[\]]", lambda m: "\\" + m[0], squeezed(text))
 
 
 def _html(text: str) -> str:
-    return html.escape(_squeeze(text))
+    return html.escape(squeezed(text))
 
 
 def _html_grid(section: Section) -> list[str]:
-    align, header = section._align(), section._header()
+    align, header = section.alignment(), section.header()
 
     def line(row: Row, tag: str = "td", rule: str = "") -> str:
         style = f"padding:0.15em 0.7em;background:none;vertical-align:top{rule}"
@@ -500,7 +491,8 @@ def _html_grid(section: Section) -> list[str]:
         for cell, a in zip(row, align, strict=True):
             look = style + f";text-align:{'right' if a == 'r' else 'left'}"
             look += "" if a == "p" else ";white-space:nowrap"
-            cells.append(f'<{tag} style="{look}">{_indent(cell, "&emsp;", _html)}</{tag}>')
+            pad = "&#8199;" * (len(cell) - len(cell.rstrip())) if a == "r" and cell.strip() else ""
+            cells.append(f'<{tag} style="{look}">{indented(cell, "&emsp;", _html)}{pad}</{tag}>')
         return f"<tr>{''.join(cells)}</tr>"
 
     solid = "solid currentColor"

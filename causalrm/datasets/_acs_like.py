@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from causalrm.core.errors import DataError
+from causalrm.core.errors import DataError, check_choice
 from causalrm.core.random import RNG, resolve
 from causalrm.datasets._simulated import Simulated
 
@@ -144,8 +144,7 @@ def make_acs_like(
     """
     import pandas as pd
 
-    if task not in ACS_FEATURES:
-        raise DataError(f"task must be one of {', '.join(ACS_FEATURES)}; got {task!r}.")
+    check_choice("task", task, tuple(ACS_FEATURES))
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
         raise DataError(f"n must be a positive int; got {n!r}.")
     generator, entropy = resolve(rng)

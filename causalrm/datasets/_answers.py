@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit, gamma, gammainc
 
-from causalrm.core.errors import DataError
 from causalrm.core.random import RNG, resolve
 from causalrm.datasets._preference_text import CAUSAL, STYLE, TOPICS
 from causalrm.datasets._preferences import AnswerTruth, ask, to_levels, write_answer
-from causalrm.datasets._simulated import Simulated
+from causalrm.datasets._simulated import Simulated, check_ranges
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,16 +163,10 @@ def make_answer_log(
     """
     import pandas as pd
 
-    for name, value, low, high in (
-        ("n", n, 1, 10**7),
-        ("entanglement", entanglement, 0, 1),
-        ("style_follows", style_follows, 0, 1),
-        ("error_sd", error_sd, 0, 1e6),
-        ("agents", agents, 1, 10**7),
-        ("n_topics", n_topics, 2, len(TOPICS)),
-    ):
-        if not low <= value <= high:
-            raise DataError(f"{name} must be within {low} to {high}; got {value!r}.")
+    check_ranges(
+        n=(n, 1, 10**7), entanglement=(entanglement, 0, 1), style_follows=(style_follows, 0, 1),
+        error_sd=(error_sd, 0, 1e6), agents=(agents, 1, 10**7), n_topics=(n_topics, 2, len(TOPICS)),
+    )  # fmt: skip
     generator, entropy = resolve(rng)
     quiet = generator.standard_normal(n)
     topics = generator.integers(n_topics, size=n)

@@ -36,7 +36,10 @@ def check(path: Path, accepted: set[str]) -> Path:
     return path
 
 
-def fetch(name: str, url: str, sha256: str, *, local: Mapping[str, str] | None = None) -> Path:
+def fetch(
+    name: str, url: str, sha256: str, *, local: Mapping[str, str] | None = None,
+    path: str | Path | None = None,
+) -> Path:  # fmt: skip
     """Find a public data file on this machine, or download it once.
 
     Looked for in this order: the files named in `local` inside the folder that the environment
@@ -54,6 +57,8 @@ def fetch(name: str, url: str, sha256: str, *, local: Mapping[str, str] | None =
     local : mapping, optional
         Paths inside CAUSALRM_DATA that hold the same data, in order of preference, each with
         its own checksum: the local file may be a converted one.
+    path : str or Path, optional
+        A copy to use instead, of what the address serves or of one of `local`.
 
     Returns
     -------
@@ -63,12 +68,14 @@ def fetch(name: str, url: str, sha256: str, *, local: Mapping[str, str] | None =
     Raises
     ------
     DataError
-        When a file inside CAUSALRM_DATA does not match its checksum.
+        When `path` or a file inside CAUSALRM_DATA does not match its checksum.
     BackendError
         When the download fails or brings something else.
     """
     import pooch
 
+    if path is not None:
+        return check(Path(path), {sha256, *(local or {}).values()})
     folder = os.environ.get("CAUSALRM_DATA")
     if folder:
         for relative, checksum in (local or {}).items():

@@ -68,10 +68,8 @@ def fetch_llm_forecasts(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When a file found on this machine is not the published one.
-    BackendError
-        When a file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When a file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------
@@ -94,14 +92,12 @@ def fetch_llm_forecasts(path: str | Path | None = None) -> pd.DataFrame:
         files["answers"] = check(Path(path), {_FORECASTS_CSV})
     for name, checksum in _PICKLES.items() if not files else ():
         file = _pickle_name(name)
-        if path is not None:
-            files[name] = check(Path(path) / file, {checksum})
-            continue
         local = {f"llm_forecasts/original/{file}": checksum}
         if name == "answers":  # one converted file in place of all five
             local = {"llm_forecasts/llm_forecasts.csv.gz": _FORECASTS_CSV} | local
         place = f"llm_forecasts/{file}"
-        files[name] = fetch(place, _FORECASTS_URL + file, checksum, local=local)
+        own = None if path is None else Path(path) / file
+        files[name] = fetch(place, _FORECASTS_URL + file, checksum, local=local, path=own)
         if sha256_of(files[name]) == _FORECASTS_CSV:
             break
     if files["answers"].suffix == ".gz":
@@ -137,10 +133,8 @@ def fetch_folktexts(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When the file found on this machine is not the published one.
-    BackendError
-        When the file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When the file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------
@@ -158,10 +152,7 @@ def fetch_folktexts(path: str | Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     name = "folktexts/aggregated-results.2024-08.csv"
-    if path is None:
-        file = fetch(name, _FOLKTEXTS_URL, _FOLKTEXTS, local={name: _FOLKTEXTS})
-    else:
-        file = check(Path(path), {_FOLKTEXTS})
+    file = fetch(name, _FOLKTEXTS_URL, _FOLKTEXTS, local={name: _FOLKTEXTS}, path=path)
     frame = pd.read_csv(file, index_col=0, float_precision="round_trip")
     frame.insert(0, "task", frame["config_task_name"].str.partition("_")[0])
     return frame

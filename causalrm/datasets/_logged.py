@@ -10,7 +10,7 @@ import numpy as np
 
 from causalrm.core.errors import DataError
 from causalrm.core.random import RNG, resolve
-from causalrm.datasets._simulated import Simulated
+from causalrm.datasets._simulated import Simulated, check_ranges
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,8 +175,7 @@ def make_logged_rewards(
     import pandas as pd
 
     _positive(n=n, var_v=var_v, style_noise=style_noise, error_sd=error_sd, per_prompt=per_prompt)
-    if not 0 <= icc <= 1:
-        raise DataError(f"Expected icc within 0 to 1, but saw {icc!r}. Give such a share.")
+    check_ranges(icc=(icc, 0, 1), authors=(1 if authors is None else authors, 1, 10**8))
     generator, entropy = resolve(rng)
     z, u, noise, v, e = generator.normal(size=(5, n))
     columns: dict[str, np.ndarray] = {"prompt": np.arange(n) // per_prompt}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causalrm.core.errors import MissingDependencyError
-from causalrm.datasets._fetch import check, fetch, sha256_of
+from causalrm.datasets._fetch import fetch, sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +52,8 @@ def fetch_401k(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When the file found on this machine is not the published one.
-    BackendError
-        When the file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When the file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------
@@ -75,18 +73,10 @@ def fetch_401k(path: str | Path | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if path is None:
-        file = fetch(
-            "sipp1991/sipp1991.dta",
-            _401K_URL,
-            _401K_DTA,
-            local={
-                "sipp1991/sipp1991.csv.gz": _401K_CSV,
-                "sipp1991/original/sipp1991.dta": _401K_DTA,
-            },
-        )
-    else:
-        file = check(Path(path), {_401K_CSV, _401K_DTA})
+    local = {
+        "sipp1991/sipp1991.csv.gz": _401K_CSV, "sipp1991/original/sipp1991.dta": _401K_DTA
+    }  # fmt: skip
+    file = fetch("sipp1991/sipp1991.dta", _401K_URL, _401K_DTA, local=local, path=path)
     raw = pd.read_stata(file) if sha256_of(file) == _401K_DTA else pd.read_csv(file)
     return raw.astype("int64")
 

@@ -20,7 +20,7 @@ from causalrm.datasets._preference_text import (
     read,
     topic_of,
 )
-from causalrm.datasets._simulated import Simulated
+from causalrm.datasets._simulated import Simulated, check_ranges
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,13 +99,10 @@ def make_preferences(
     import pandas as pd
 
     generator, entropy = resolve(rng)
-    for name, value, low, high in (
-        ("n_pairs", n_pairs, 1, 10**8),
-        ("n_topics", n_topics, 2, len(TOPICS)),
-        ("correlation", correlation, -1, 1),
-    ):
-        if not low <= value <= high:
-            raise DataError(f"{name} must be within {low} to {high}; got {value!r}.")
+    check_ranges(
+        n_pairs=(n_pairs, 1, 10**8), n_topics=(n_topics, 2, len(TOPICS)),
+        correlation=(correlation, -1, 1),
+    )  # fmt: skip
     worth = _weights("theta", CAUSAL, _THETA if theta is None else theta)
     liking = _weights("gamma", STYLE, _GAMMA if gamma is None else gamma)
     liking = {name: float(bias) * value for name, value in liking.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from causalrm.datasets._fetch import check, fetch, sha256_of
+from causalrm.datasets._fetch import fetch, sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +49,8 @@ def fetch_e1684(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When the file found on this machine is not the published one.
-    BackendError
-        When the file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When the file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------
@@ -77,15 +75,8 @@ def fetch_e1684(path: str | Path | None = None) -> pd.DataFrame:
 
     from causalrm.datasets._rdata import read_rda
 
-    if path is None:
-        file = fetch(
-            "e1684/e1684.rda",
-            _E1684_URL,
-            _E1684_RDA,
-            local={"e1684/e1684.csv": _E1684_CSV, "e1684/original/e1684.rda": _E1684_RDA},
-        )
-    else:
-        file = check(Path(path), {_E1684_CSV, _E1684_RDA})
+    local = {"e1684/e1684.csv": _E1684_CSV, "e1684/original/e1684.rda": _E1684_RDA}
+    file = fetch("e1684/e1684.rda", _E1684_URL, _E1684_RDA, local=local, path=path)
     if sha256_of(file) == _E1684_RDA:
         raw = read_rda(file)["e1684"]
     else:  # the default parser of pandas is off by a last bit here and there

@@ -1,8 +1,10 @@
-"""What every simulator returns."""
+"""What every simulator returns, and the check of its arguments."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+
+from causalrm.core.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,3 +21,10 @@ class Simulated[Truth](NamedTuple):
     """The rows, as an analyst would see them."""
     truth: Truth
     """The parameters and the estimands computed from them."""
+
+
+def check_ranges(**ranges: tuple[float, float, float]) -> None:
+    """Raise a DataError for the first argument, given as (value, low, high), out of its range."""
+    for name, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise DataError(f"{name} must be within {low} to {high}; got {value!r}.")

@@ -97,10 +97,8 @@ def fetch_llmfao(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When the file found on this machine is not the published one.
-    BackendError
-        When the file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When the file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------
@@ -137,10 +135,8 @@ def fetch_food(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When the file found on this machine is not the published one.
-    BackendError
-        When the file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When the file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------
@@ -155,10 +151,7 @@ def _votes(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    if path is None:
-        file = fetch(f"llmfao/{name}", _EVALICA_URL + name, checksum, local=local)
-    else:
-        file = check(Path(path), set(local.values()))
+    file = fetch(f"llmfao/{name}", _EVALICA_URL + name, checksum, local=local, path=path)
     return pd.read_csv(file).assign(outcome=lambda votes: votes["winner"].map(_OUTCOME))
 
 
@@ -200,10 +193,8 @@ def fetch_alpaca_length(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When a file found on this machine is not the published one.
-    BackendError
-        When a file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When a file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------
@@ -283,10 +274,8 @@ def fetch_alpaca_leaderboard(path: str | Path | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
-        When a file found on this machine is not the published one.
-    BackendError
-        When a file cannot be downloaded; the message says where to put it by hand.
+    DataError, BackendError
+        When a file on this machine is not the published one, or none can be downloaded.
 
     References
     ----------

@@ -1,6 +1,7 @@
 """Rewards from observational outcomes, without the known confounders."""
 
 from causalrm.deconfound.absorb import AbsorbedResult, absorbed_regression
+from causalrm.deconfound.e_value import EValue, e_value
 from causalrm.deconfound.effects import EffectResult, average_effect
 from causalrm.deconfound.fusion import FusionResult, fuse
 from causalrm.deconfound.heterogeneity import HeterogeneityResult, heterogeneity
@@ -8,7 +9,7 @@ from causalrm.deconfound.offset import OffsetResult, offset_reward
 from causalrm.deconfound.policy import PolicyResult, policy_value
 from causalrm.deconfound.result import DeconfoundedResult
 from causalrm.deconfound.reward import DeconfoundedReward
-from causalrm.deconfound.sensitivity import EValue, SensitivityResult, e_value, sensitivity
+from causalrm.deconfound.sensitivity import SensitivityResult, sensitivity
 
 __all__ = [
     "AbsorbedResult",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg, special
 
+from causalrm.core.errors import IdentificationError
 from causalrm.core.kernel import kernel
 
 _TILE = 512
@@ -176,9 +177,16 @@ def two_stage(
     bread : ndarray of shape (q, q)
         Inverse of ``first.T @ zd``; the influence of a row on theta is ``bread @ first.T @ z e``.
     """
-    first = linalg.solve(zz, zd, assume_a="pos")
-    information = first.T @ zd
-    bread = linalg.inv(0.5 * (information + information.T))
+    try:
+        first = linalg.solve(zz, zd, assume_a="pos")
+        information = first.T @ zd
+        bread = linalg.inv(0.5 * (information + information.T))
+    except linalg.LinAlgError as error:
+        raise IdentificationError(
+            "Expected confounders and instruments that vary apart from one another and from what "
+            f"they are adjusted for, but their cross products are singular ({error}). Remove "
+            "columns, combine rare levels, or take fewer folds."
+        ) from error
     return bread @ (first.T @ zy), first, bread
 
 

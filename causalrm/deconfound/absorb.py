@@ -9,187 +9,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
-from causalrm.core.blocks import Rows, each
 from causalrm.core.column import first_rows
 from causalrm.core.design import Design, formula_text, prepare
-from causalrm.core.errors import (
-    ConvergenceError,
-    DataError,
-    IdentificationError,
-)
-from causalrm.core.frame import Source, check, scan
-from causalrm.core.inference import by_cluster, sandwich
+from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.frame import Source, check_weights, scan
+from causalrm.core.inference import by_cluster, sandwich, warn_of_few
 from causalrm.core.linear import dependent_columns, least_squares
 from causalrm.core.random import RNG
-from causalrm.core.result import Assumption, LikelihoodResult
+from causalrm.core.result import Assumption, LikelihoodResult, call_of
 from causalrm.deconfound import _kernels_absorb as k
+from causalrm.deconfound.demean import Absorbed, absorb_columns
 from causalrm.deconfound.few_clusters import (
     BOOTSTRAP,
     MOST,
     Sums,
     cluster_sums,
-    warn_of_few,
     wild_bootstrap,
 )
-
-_COLUMNS_AT_ONCE = 16
-
-
-# --------------------------------------------------------------------------- arrays
-
-
-@dataclass(frozen=True)
-class Absorbed:
-    """Columns from which the effects of all factors were removed.
-
-    Attributes
-    ----------
-    values : ndarray of shape (r, n)
-        What is left; the array that was given.
-    effects : list of ndarray, one of shape (r, L_f) per factor
-        Effects of its levels on each column, in the order of the factors. Those of all factors
-        but the largest have mean zero over the rows of each connected component.
-    n_components : list of int
-        Connected components of the levels of the largest factor and each other, in the order of
-        the factors; for the largest factor itself the largest of these.
-    redundant : int
-        Number of effects that follow from the others. Exact for one or two factors; for more, a
-        count by pairs, which can be too small.
-    method : {"means", "projections", "cholesky"}
-        Means of one factor; accelerated alternating projections; or conjugate gradients with an
-        approximate Cholesky factor.
-    iterations : int
-    error : float
-        Estimated relative error of the columns.
-    """
-
-    values: np.ndarray
-    effects: list[np.ndarray]
-    n_components: list[int]
-    redundant: int
-    method: str
-    iterations: int
-    error: float
-
-
-def absorb_columns(
-    values: np.ndarray,
-    codes: Sequence[np.ndarray],
-    sizes: Sequence[int],
-    weights: np.ndarray | None = None,
-    tol: float = 1e-8,
-    max_iter: int = 10_000,
-) -> Absorbed:
-    """Remove the effects of all factors from columns, by weighted least squares.
-
-    Parameters
-    ----------
-    values : ndarray of float of shape (r, n), C-ordered
-        Overwritten.
-    codes : sequence of ndarray of int of shape (n,)
-        One per factor, each level in use.
-    sizes : sequence of int
-        Numbers of levels.
-    weights : ndarray of shape (n,), optional
-        Above 0.
-    tol : float
-        Relative error of a column, as the root of its mean square.
-    max_iter : int
-
-    Returns
-    -------
-    Absorbed
-
-    Raises
-    ------
-    ConvergenceError
-        When the tolerance is not reached.
-
-    Notes
-    -----
-    The largest factor is eliminated, and the normal equations of the others are solved by
-    conjugate gradients. A pilot of 30 iterations with the diagonal as preconditioner, which are
-    alternating projections with acceleration, decides whether the rest is worth an approximate
-    Cholesky factor of the graph's Laplacian.
-
-    References
-    ----------
-    Gaure (2013), OLS with multiple high dimensional category variables, Computational Statistics
-    and Data Analysis 66, 8-18, doi 10.1016/j.csda.2013.03.024. Kyng, Sachdeva (2016), Approximate
-    Gaussian elimination for Laplacians, FOCS 2016, 573-582, doi 10.1109/FOCS.2016.68.
-    """
-    by_size = sorted(range(len(codes)), key=lambda f: (-sizes[f], f))
-    code = [np.ascontiguousarray(codes[f]) for f in by_size]
-    size = [int(sizes[f]) for f in by_size]
-    w = np.empty(0) if weights is None else np.ascontiguousarray(weights, dtype=float)
-    cells = k.cells(code, size, w)
-    r = len(values)
-    u = np.empty((r, int(cells.offsets[-1])))
-    method, iterations, error = "means", 0, 0.0
-    if len(code) > 1:
-        for a in range(0, r, _COLUMNS_AT_ONCE):
-            some = range(a, min(a + _COLUMNS_AT_ONCE, r))
-            found = _solve(values, some, cells, w, tol, max_iter)
-            u[some.start : some.stop] = found.u.T
-            if found.iterations >= iterations:
-                method, iterations = found.method, found.iterations
-            error = max(error, found.error)
-    largest = np.empty((r, size[0]))
-
-    def remove(j: int) -> None:
-        k.residual(
-            values[j], cells.order, cells.start, cells.row_codes, w, u[j], largest[j], values[j]
-        )
-
-    for _ in each(remove, range(r)):
-        pass
-    # Constants that move between factors: means zero, but for the largest factor.
-    effects, counts = [largest], [0]
-    redundant = 0
-    for f in range(1, len(code)):
-        part = slice(int(cells.offsets[f - 1]), int(cells.offsets[f]))
-        component = k.components(code[0], code[f], size[0], size[f])
-        counts.append(int(component.max()) + 1)
-        own, base = component[size[0] :], component[: size[0]]
-        pairs = [k.components(code[g], code[f], size[g], size[f]) for g in range(1, f)]
-        redundant += max([counts[-1], *(int(c.max()) + 1 for c in pairs)])
-        weight = cells.diagonal[part]
-        total = np.bincount(own, weights=weight)
-        for j in range(r):
-            mean = np.bincount(own, weights=weight * u[j, part]) / total
-            u[j, part] -= mean[own]
-            largest[j] += mean[base]
-        effects.append(u[:, part])
-    counts[0] = max(counts[1:], default=size[0])
-    place = np.argsort(by_size)
-    return Absorbed(
-        values, [effects[f] for f in place], [counts[f] for f in place], redundant,
-        method, iterations, error,
-    )  # fmt: skip
-
-
-def _solve(
-    values: np.ndarray, some: range, cells: k.Cells, w: np.ndarray, tol: float, max_iter: int
-) -> k.Solution:
-    b = np.zeros((len(some), int(cells.offsets[-1])))
-
-    def right_side(j: int) -> float:
-        return k.right_side(
-            values[some[j]], cells.order, cells.start, cells.row_codes, w, b[j]
-        )  # fmt: skip
-
-    size = np.array(list(each(right_side, range(len(some)))))
-    found = k.solve(cells, np.ascontiguousarray(b.T), size, tol, max_iter)
-    if found.error > tol:
-        raise ConvergenceError(
-            f"Expected fixed effects to converge to a relative error of {tol:g}, but after "
-            f"{found.iterations} iterations it is {found.error:.1e}. Raise max_iter, or absorb "
-            "fewer factors."
-        )
-    return found
-
 
 # --------------------------------------------------------------------------- result
 
@@ -251,12 +88,12 @@ class AbsorbedResult(LikelihoodResult):
         """
         source = Source(data)
         reader, rows = scan(source, categories=list(self.effects))
-        levels = {c.name: c.levels for c in reader.columns}
-        out = {}
-        for name, effect in self.effects.items():
-            codes = np.concatenate([part[name] for _, part in rows.parts()])
-            out[name] = effect.reindex(list(levels[name] or ())).to_numpy(dtype=float)[codes]
-        return pd.DataFrame(out, index=source.index if source.kind == "memory" else None)
+        columns = rows.collect()
+        out = {
+            name: effect.reindex(list(reader.levels[name])).to_numpy(dtype=float)[columns[name]]
+            for name, effect in self.effects.items()
+        }
+        return pd.DataFrame(out, index=source.index)
 
     def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         absorbed = ", ".join(f"{name} ({count:,})" for name, count in self.n_levels.items())
@@ -358,25 +195,21 @@ def absorbed_regression(
         categories=[*absorbed, *([] if cluster is None else [cluster])],
     )
     if weights is not None:
-        check(
-            rows, [weights], lambda w: w < 0, "weights of at least 0", "Correct or drop them.",
-            source.index if source.kind == "memory" else None,
-        )  # fmt: skip
-    levels = {c.name: c.levels or () for c in reader.columns}
-    columns, n_rows = _joined(rows), rows.n_obs
-    codes = np.stack([columns[name] for name in absorbed])
-    positive = None if weights is None else columns[weights] > 0
-    if positive is not None and not positive.all():
+        check_weights(rows, weights, source.index)
+    levels, columns = reader.levels, rows.collect()
+    place = np.arange(rows.n_obs)
+    if weights is not None and not (positive := columns[weights] > 0).all():
         columns = {name: c[positive] for name, c in columns.items()}
-        codes = codes[:, positive]
-        n_rows = codes.shape[1]
+        place = place[positive]
+    n_rows = len(place)
+    codes = np.stack([columns[name] for name in absorbed])
     keep = k.drop_singletons(codes, np.array([len(levels[name]) for name in absorbed]))
     n_single = int(n_rows - np.count_nonzero(keep))
     if n_single:
         columns = {name: c[keep] for name, c in columns.items()}
     n = n_rows - n_single
     design = designs["x"]
-    p = len(design) - int(design.has_intercept)
+    terms, p = design.slope_terms, len(design.slope_terms)
     if n == 0 or p == 0:
         raise IdentificationError(
             f"Expected columns of x and rows that share levels, but {p} columns and {n} of "
@@ -395,9 +228,8 @@ def absorbed_regression(
     values = np.empty((1 + p, n))
     values[0] = columns[y]
     _encode(design, columns, values[1:])
-    before = _squares(values, w)
+    before = np.array([float((v if w is None else w * v) @ v) for v in values])
     found = absorb_columns(values, compact, [len(u) for u in used.values()], w, tol, max_iter)
-    terms = design.terms[int(design.has_intercept) :]
     weighted = values if w is None else values * w
     gram = weighted @ values.T
     _check_columns(gram[1:, 1:], before[1:], terms, absorbed)
@@ -405,7 +237,7 @@ def absorbed_regression(
     e = values[0] - beta @ values[1:]
     we = e if w is None else w * e
     ssr = float(we @ e)
-    bread = linalg.inv(gram[1:, 1:])
+    bread = least_squares(gram[1:, 1:], np.eye(p), terms)
 
     n_effects = sum(len(u) for u in used.values()) - found.redundant
     k_all = p + n_effects
@@ -434,10 +266,10 @@ def absorbed_regression(
         ]
         df_cluster = p + max(n_effects - sum(nested) + len(nested), 1)
         df_resid = float(n_groups - 1)
-        sums = np.stack([np.bincount(group, weights=s, minlength=n_groups) for s in scores])
+        sums = by_cluster(group, scores, n_groups)
         factor = (n - 1) / (n - df_cluster) * n_groups / (n_groups - 1)
-        covariances["cluster"] = sandwich(bread, sums @ sums.T, factor)
-        warn_of_few(n_groups, cluster, log, BOOTSTRAP)
+        covariances["cluster"] = sandwich(bread, sums.T @ sums, factor)
+        warn_of_few(n_groups, log, unit=f"clusters in column {cluster!r}", remedy=BOOTSTRAP)
         if n_groups <= MOST[0] and p <= MOST[1]:
             u = bread @ values[1:]
             slopes = (u[:, None] * (values[1:] if w is None else w * values[1:])).reshape(p * p, n)
@@ -453,13 +285,13 @@ def absorbed_regression(
     }
     half_log_w = 0.0 if w is None else 0.5 * float(np.log(w).sum())
     roles = {"y": y, "x": x, "absorb": absorbed, "weights": weights, "cluster": cluster}
-    alone = np.flatnonzero(~keep)[:6].tolist()
+    alone = place[~keep][:6].tolist()
     return AbsorbedResult(
-        call={
-            "estimator": "absorbed_regression",
-            "options": {"covariance": covariance, "tol": tol, "max_iter": max_iter},
-            "roles": {role: value for role, value in roles.items() if value is not None},
-        },
+        call=call_of(
+            "absorbed_regression",
+            {"covariance": covariance, "tol": tol, "max_iter": max_iter},
+            roles,
+        ),
         n_obs=n,
         assumptions=_assumptions(y, absorbed, cluster, found),
         diagnostics={
@@ -467,12 +299,12 @@ def absorbed_regression(
             "iterations": found.iterations,
             "error": found.error,
             "components": dict(zip(absorbed, found.n_components, strict=True)),
-            "singletons": first_rows(alone, None) if alone else "",
+            "singletons": first_rows(alone, source.index) if alone else "",
             "zero_weights": rows.n_obs - n_rows,
         },
         warnings=tuple(log),
         parameter=(y,) * p,
-        term=tuple(terms),
+        term=terms,
         estimates=beta,
         covariances=covariances,
         covariance=kind,
@@ -490,13 +322,6 @@ def absorbed_regression(
     )
 
 
-def _joined(rows: Rows) -> dict[str, np.ndarray]:
-    parts = [part for _, part in rows.parts()]
-    if len(parts) == 1:
-        return dict(parts[0])
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def _compact(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Codes without gaps, and the old codes that are in use."""
     used = np.flatnonzero(np.bincount(codes, minlength=size))
@@ -512,11 +337,7 @@ def _encode(design: Design, columns: Mapping[str, np.ndarray], out: np.ndarray) 
     for a in range(0, n, 8192):
         block = {name: c[a : a + 8192] for name, c in columns.items()}
         size = min(8192, n - a)
-        out[:, a : a + size] = design.encode(block, size)[int(design.has_intercept) :]
-
-
-def _squares(values: np.ndarray, w: np.ndarray | None) -> np.ndarray:
-    return np.array([float(v @ v) if w is None else float(w @ v**2) for v in values])
+        out[:, a : a + size] = design.slopes(block, size)
 
 
 def _check_columns(

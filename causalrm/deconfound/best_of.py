@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from causalrm.core.errors import CausalRMWarning, warn
-from causalrm.core.inference import by_cluster, two_sided_p
-from causalrm.core.result import COLUMNS, quantile
+from causalrm.core.errors import CausalRMWarning, DataError, warn
+from causalrm.core.result import Estimate
 from causalrm.deconfound.pairs import selection
 from causalrm.deconfound.task import Kept
 
@@ -16,7 +17,7 @@ def best_of(
     frame: pd.DataFrame,
     kept: Kept,
     n: int,
-    codes: np.ndarray | None,
+    prompt: Any,
     level: float,
     df: float | None,
 ) -> pd.DataFrame:
@@ -29,18 +30,28 @@ def best_of(
     kept : Kept
         What the fit keeps of its rows.
     n : int
-    codes : ndarray of int of shape (n_obs,), optional
+    prompt : array-like of shape (n_obs,), optional
         Prompt of each row.
     level : float
     df : float, optional
         Degrees of freedom of the intervals.
     """
-    z = quantile(level, df)
     total = len(frame)
+    if not isinstance(n, int | np.integer) or not 1 <= n <= total:
+        raise DataError(f"Expected n from 1 to {total} rows, but saw {n!r}. Lower n.")
+    codes = None
+    if prompt is not None:
+        codes = pd.factorize(np.asarray(prompt), use_na_sentinel=True)[0]
+        if len(codes) != total or (codes < 0).any():
+            raise DataError(
+                f"Expected {total} labels of prompts, one per row of the fit and none missing, "
+                f"but saw {len(codes)} with {int((codes < 0).sum())} missing. Give df['prompt'], "
+                "say."
+            )
     fine = frame[["deconfounded", "reward"]].notna().all(axis=1).to_numpy()
     y, score = frame["deconfounded"].to_numpy()[fine], frame["reward"].to_numpy()[fine]
     codes = None if codes is None else codes[fine]
-    chance, own, base, left_out = selection(score, y, n, codes)
+    chance, own, base, left_out = selection(score, y, int(n), codes)
     if left_out:
         warn(
             f"{left_out} of {total} rows are of prompts with fewer than {n} candidates and are "
@@ -58,14 +69,7 @@ def best_of(
         (f"best of {n}", chance, own), ("random", base, other),
         ("gain", chance - base, own - other),
     ):  # fmt: skip
-        psi = direct + kept.passed_on(p, fine)
-        sums = psi if kept.codes is None else by_cluster(
-            kept.codes[fine], psi[None, :], kept.n_clusters or 0
-        )[:, 0]  # fmt: skip
-        estimate = float(p @ y)
-        se = float(np.sqrt(sums @ sums + kept.extra(p, fine)))
-        statistic = estimate / se
-        pvalue = float(two_sided_p(np.array(statistic), df))
-        rows.append([name, estimate, se, statistic, pvalue, estimate - z * se,
-                     estimate + z * se])  # fmt: skip
-    return pd.DataFrame(rows, columns=COLUMNS)
+        psi = kept.influence(direct, p, fine)
+        se = float(np.sqrt(psi @ psi + kept.extra(p, fine)))
+        rows.append(Estimate.wald(float(p @ y), se, level, name, df).to_frame())
+    return pd.concat(rows, ignore_index=True)

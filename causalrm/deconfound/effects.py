@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from causalrm.core.blocks import Rows
 from causalrm.core.design import formula_text, prepare
 from causalrm.core.encoding import Design
-from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
-from causalrm.core.frame import check
-from causalrm.core.inference import by_cluster
-from causalrm.core.random import RNG, resolve, seed_int, spawn
-from causalrm.core.result import Assumption, Estimate, Result
+from causalrm.core.errors import (
+    DataError,
+    IdentificationError,
+    IdentificationWarning,
+    check_choice,
+    warn,
+)
+from causalrm.core.frame import check, check_weights
+from causalrm.core.random import RNG, resolve, spawn
+from causalrm.core.result import Assumption, Estimate, Result, call_of
 from causalrm.deconfound.few_clusters import (
-    BOOTSTRAP,
-    FEW,
-    MOST,
     Sums,
     cluster_sums,
     wild_bootstrap,
 )
-from causalrm.deconfound.folds import FOLD, Columns, Folds, with_folds
-from causalrm.deconfound.jackknife import each_left_out, theta_of
 from causalrm.deconfound.learners import (
     LINEAR,
     LOGISTIC,
     check_clusters,
-    cross_fit,
-    estimate_of,
     learners_of,
-    variances,
 )
 from causalrm.deconfound.linear_effect import combine
-from causalrm.deconfound.linear_nuisance import partial_out, residuals
-from causalrm.deconfound.scores import Found, Task, aipw, ipw, plr, regression
+from causalrm.deconfound.scores import Names, Task, one_split
 from causalrm.deconfound.sensitivity import SensitivityResult, benchmark, sensitivity
 
 METHODS = ("difference", "regression", "ipw", "plr", "aipw")
@@ -93,7 +88,7 @@ class EffectResult(Result):
     def effect(self, level: float = 0.95) -> Estimate:
         """The effect as a single number with its interval; t(G - 1) under clusters."""
         df = self.n_clusters - 1.0 if self.covariance == "cluster" and self.n_clusters else None
-        return estimate_of(self.estimate, self.std_error, level, self.treatment, df)
+        return Estimate.wald(self.estimate, self.std_error, level, self.treatment, df)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return one row, with the columns of every result frame."""
@@ -238,11 +233,8 @@ def average_effect(
     >>> print(average_effect(df, **roles, covariates=["hour"]).effect())
     promoted: 0.996, std. error 0.052, 95% interval [0.894, 1.097], p <0.001
     """
-    if method not in METHODS or estimand not in ("ate", "att"):
-        raise DataError(
-            f"Expected method in {METHODS} and estimand 'ate' or 'att', but saw {method!r} and "
-            f"{estimand!r}."
-        )
+    check_choice("method", method, METHODS)
+    check_choice("estimand", estimand, ("ate", "att"))
     for name, bound in (("clip", clip), ("trim", trim)):
         if bound is not None and not (0 < bound < 0.5 and method in ("ipw", "aipw")):
             raise DataError(
@@ -258,22 +250,21 @@ def average_effect(
     source, rows, designs, reader = prepare(
         data, {"covariates": text}, numbers=numbers, categories=[cluster] if cluster else []
     )
-    index = source.index if source.kind == "memory" else None
     if method not in ("plr", "regression"):
         check(
             rows, [treatment], lambda d: (d != 0) & (d != 1), f"0 or 1 for method {method!r}",
-            "Code the treatment as 0/1, or use method 'plr' for a continuous one.", index,
+            "Code the treatment as 0/1, or use method 'plr' for a continuous one.",
+            source.index,
         )  # fmt: skip
     if weights:
-        check(rows, [weights], lambda w: w < 0, "weights of at least 0", "Correct them.", index)
+        check_weights(rows, weights, source.index)
     n_clusters = None
     if cluster:
-        n_clusters = next(len(c.levels or ()) for c in reader.columns if c.name == cluster)
-        check_clusters(n_clusters, cluster, log, BOOTSTRAP)
+        n_clusters = check_clusters(reader, cluster, log)
     generators = spawn(rng, repeats) if method in ("plr", "aipw") else [np.random.default_rng(0)]
     defaults = {"outcome": LINEAR, "treatment": LOGISTIC if method == "aipw" else LINEAR}
     learners = learners_of(nuisance, defaults)
-    columns = rows.sample(rows.n_obs).columns
+    columns = rows.collect()
     w = np.ones(rows.n_obs) if not weights else np.asarray(columns[weights], dtype=float)
     d = np.asarray(columns[treatment], dtype=float)
     if not np.ptp(d[w > 0]):
@@ -282,20 +273,18 @@ def average_effect(
             "both treatments."
         )
     design = designs["covariates"]
-    fast = method == "plr" and nuisance is None
+    names = Names(outcome, treatment, cluster, weights)
+    in_rows = method == "plr" and nuisance is None  # which reads the rows in blocks
     task = Task(
         np.asarray(columns[outcome], dtype=float), d,
-        np.empty((rows.n_obs, 0)) if fast else design.encode(columns, rows.n_obs)[1:].T,
-        design.terms[1:], w / w.mean(), bool(weights), estimand == "att", learners, clip, trim,
-        _interactions(interact, design),
+        np.empty((rows.n_obs, 0)) if in_rows else design.slopes(columns, rows.n_obs).T,
+        design.slope_terms, w / w.mean(), bool(weights), estimand == "att", learners, clip, trim,
+        _interactions(interact, design), None if cluster is None else columns[cluster], n_clusters,
     )  # fmt: skip
-    names = (outcome, treatment, cluster, weights, n_clusters)
     results = [
-        _split(method, task, rows, design, names, folds, g, fast, nuisance is None)
-        for g in generators
+        one_split(method, task, rows, design, names, folds, g, nuisance is None) for g in generators
     ]
-    codes = None if cluster is None else np.asarray(columns[cluster])
-    kinds = [_kinds(found, codes, n_clusters) for found in results]
+    kinds = [found.covariances(task) for found in results]
     kind = covariance if covariance != "auto" else "cluster" if cluster else "robust"
     if kind not in kinds[0][0]:
         raise DataError(
@@ -308,18 +297,17 @@ def average_effect(
         squares = np.array([[[k[0][name] ** 2]] for k in kinds])
         theta, total = combine(thetas, squares)
         errors[name] = float(np.sqrt(total[0, 0]))
-    middle = results[int(np.argsort(thetas[:, 0])[(len(results) - 1) // 2])]
+    at = int(np.argsort(thetas[:, 0])[(len(results) - 1) // 2])
+    middle = results[at]
     _judge(middle.overlap, task, treatment, log)
     sums = None
-    if codes is not None and n_clusters is not None:
-        by = by_cluster(codes, np.stack([middle.influence, middle.slope]), n_clusters)
-        by[:, 0] = by[:, 0] if middle.left is None else middle.left
-        sums = cluster_sums(by, np.eye(1))
+    if cluster:
+        sums = cluster_sums(middle.by_cluster(task, middle.slope), np.eye(1))
     moments: dict[str, float] = {}
     if middle.moments:
         for name in ("sigma2", "nu2", "outcome_variance"):
             moments[name] = float(np.median([found.moments[name] for found in results]))
-        cross = kinds[results.index(middle)][1]["cluster" if kind == "cluster" else "robust"]
+        cross = kinds[at][1]["cluster" if kind == "cluster" else "robust"]
         moments |= {"shared": float(cross[0, 1]), "own": float(cross[1, 1])}
     options = {
         "method": method, "estimand": estimand, "interact": list(interact), "folds": folds,
@@ -336,11 +324,7 @@ def average_effect(
         weights=weights, clip=clip, trim=trim, rng=entropy,
     )  # fmt: skip
     return EffectResult(
-        call={
-            "estimator": "average_effect",
-            "options": options,
-            "roles": {role: value for role, value in roles.items() if value},
-        },
+        call=call_of("average_effect", options, roles),
         n_obs=rows.n_obs,
         entropy=entropy,
         assumptions=_assumptions(method, outcome, treatment, covariates, middle.overlap),
@@ -360,93 +344,12 @@ def average_effect(
 
 
 def _interactions(interact: Sequence[str], design: Design) -> tuple[str, ...]:
-    unknown = [t for t in interact if t not in design.terms[1:]]
+    unknown = [t for t in interact if t not in design.slope_terms]
     if unknown:
         raise DataError(
-            f"Expected interact among the terms {list(design.terms[1:])}, but saw {unknown}."
+            f"Expected interact among the terms {list(design.slope_terms)}, but saw {unknown}."
         )
     return tuple(interact)
-
-
-def _split(
-    method: str, task: Task, rows: Rows, design: Design, names: tuple[Any, ...], folds: int,
-    generator: np.random.Generator, fast: bool, linear: bool,
-) -> Found:  # fmt: skip
-    """Estimate once, from one random split where the method needs one."""
-    outcome, treatment, cluster, weights, n_clusters = names
-    if method in ("difference", "regression"):
-        return regression(task)
-    if method == "ipw":
-        return _left_out(ipw(task, generator), lambda t, _: ipw(t, generator), task, names, rows)
-    cut = Folds(folds, seed_int(generator), cluster)
-    split = with_folds(rows, cut)
-    if fast:
-        confounder = Columns((treatment,), (treatment,))
-        fit = partial_out(
-            split, outcome=outcome, confounders=confounder, controls=design, n_folds=folds,
-            weights=weights,
-        )  # fmt: skip
-        left = residuals(split, fit)
-        found = plr(task, left.outcome, left.confounders[0])
-        if cluster and n_clusters <= MOST[0]:
-            fold_of = cut.codes({cluster: np.arange(n_clusters)}, 0)
-            each = each_left_out(split, fit, cluster, fold_of, 0.0)
-            thetas = [float(theta_of("plr", one, 0.0)[0]) for one in each]
-            found = found.without(thetas) if len(thetas) == n_clusters else found
-    else:
-        fold = np.asarray(split.sample(rows.n_obs).columns[FOLD])
-        if method == "aipw":
-            found = aipw(task, fold, generator)
-            if not linear:
-                return found
-            return _left_out(
-                found, lambda t, keep: aipw(t, fold[keep], generator), task, names, rows
-            )
-        w = task.w if task.weighted else None
-        y = cross_fit(task.learners["outcome"], task.x, task.y, fold, generator, w)
-        d = cross_fit(task.learners["treatment"], task.x, task.d, fold, generator, w)
-        found = plr(task, task.y - y, task.d - d)
-    if not found.overlap["r2_treatment"] < 1 - 1e-9:
-        raise IdentificationError(
-            f"Expected a treatment {treatment!r} that varies beyond the covariates, but they "
-            "determine it. Leave out the covariate that does."
-        )
-    return found
-
-
-def _left_out(
-    found: Found, again: Callable[[Task, np.ndarray], Found], task: Task, names: tuple[Any, ...],
-    rows: Rows,
-) -> Found:  # fmt: skip
-    """Influence of few clusters by estimating without each."""
-    cluster, n_clusters = names[2], names[4]
-    if not cluster or n_clusters >= FEW:
-        return found
-    codes = np.asarray(rows.sample(rows.n_obs).columns[cluster])
-    thetas = []
-    for g in range(n_clusters):
-        keep = codes != g
-        w = task.w[keep]
-        part = replace(task, y=task.y[keep], d=task.d[keep], x=task.x[keep], w=w / w.mean())
-        try:
-            thetas.append(again(part, keep).theta)
-        except IdentificationError:  # the estimate needs every cluster
-            return found
-    return found.without(thetas)
-
-
-def _kinds(
-    found: Found, codes: np.ndarray | None, n_clusters: int | None
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Standard errors by kind, and covariances of the estimate and S by kind."""
-    second = found.moments.get("influence", np.zeros_like(found.influence))
-    joint = variances(np.stack([found.influence, second]), codes, n_clusters)
-    if codes is not None and found.left is not None:
-        sums = by_cluster(codes, np.stack([found.influence, second]), len(found.left))
-        sums[:, 0] = found.left
-        joint["cluster"] = sums.T @ sums * len(sums) / (len(sums) - 1)
-    errors = {kind: math.sqrt(v[0, 0]) for kind, v in joint.items()} | found.std_errors
-    return errors, joint
 
 
 def _judge(overlap: dict[str, Any], task: Task, treatment: str, log: list[str]) -> None:

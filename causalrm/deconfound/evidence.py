@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,72 @@ from causalrm.core.errors import (
     DataError,
     IdentificationError,
     IdentificationWarning,
+    check_choice,
     warn,
 )
+from causalrm.core.inference import warn_of_few
 from causalrm.core.result import Assumption
-from causalrm.deconfound.few_clusters import BOOTSTRAP, warn_of_few
-from causalrm.deconfound.result import COMPARATORS
+from causalrm.deconfound.few_clusters import BOOTSTRAP
+from causalrm.deconfound.result import COMPARATORS, METHODS
 from causalrm.deconfound.task import Fitted, Task
 
 _TIMES = ("pre", "post", "text")
+
+
+def check_options(
+    estimator: Any, text: Any, confounders: Any, instruments: Any, absorb: Any
+) -> None:
+    """Refuse options of a `DeconfoundedReward` that are none, or do not go with its roles."""
+    check_choice("method", estimator.method, METHODS)
+    for name, least in (("folds", 2), ("repeats", 1)):
+        value = getattr(estimator, name)
+        if not isinstance(value, int | np.integer) or not least <= value <= 100:
+            raise DataError(
+                f"Expected {name} from {least} to 100, but saw {value!r}. Give such a number."
+            )
+    needs = {"instruments": ("iv", instruments), "absorb": ("fixed_effects", absorb)}
+    for role, (method, given) in needs.items():
+        if (given is not None) != (estimator.method == method):
+            problem = "saw none" if given is None else f"saw it with {estimator.method!r}"
+            raise DataError(
+                f"Expected {role}= with method {method!r} and no other, but {problem}. "
+                f"Set method={method!r} and give {role}, or leave {role} out."
+            )
+    if confounders is None and not (absorb and estimator.method == "fixed_effects"):
+        raise DataError(
+            "Expected confounders=, but saw none. Give the columns that move the outcome and may "
+            "go with the text, or fit a plain regression."
+        )
+    is_text = isinstance(text, str)
+    columns = text if is_text else tuple(text)
+    if not columns or len(set(columns)) < len(columns) and not is_text:
+        raise DataError(
+            f"Expected text to be a column or different feature columns, but saw {text!r}. "
+            "Give one column of texts, or a list of numeric columns."
+        )
+    linear = estimator.nuisance is None or isinstance(estimator.nuisance, int | float)
+    if estimator.method == "joint" and is_text:
+        raise DataError(
+            f"Expected feature columns for method 'joint', but saw the text {text!r}: a joint "
+            "regression on texts needs a penalty, which leaves a part of the confounder's "
+            "effect to the text. Use method='plr', or encode the texts and give the columns."
+        )
+    needed = {"joint": linear, "fixed_effects": estimator.nuisance is None}
+    if not needed.get(estimator.method, True):
+        raise DataError(
+            f"Expected least squares for method {estimator.method!r}, but saw nuisance="
+            f"{estimator.nuisance!r}. Use method='plr' with the levels as confounders."
+        )
+    if not linear and not hasattr(estimator.nuisance, "predict"):
+        raise DataError(
+            "Expected nuisance to be a number or a scikit-learn regressor, but saw "
+            f"{estimator.nuisance!r}. Give one of these."
+        )
+    if linear and estimator.nuisance is not None and not 0 <= estimator.nuisance < np.inf:
+        raise DataError(
+            f"Expected a penalty of at least 0 as nuisance, but saw {estimator.nuisance!r}. Give "
+            "such a number."
+        )
 
 
 def check_timing(
@@ -115,7 +174,7 @@ def check_clusters(task: Task, log: list[str]) -> None:
             f"for {task.n_folds}. Lower folds, or use a finer cluster."
         )
     if task.method != "fixed_effects":  # which warns itself
-        warn_of_few(g, str(task.cluster), log, BOOTSTRAP)
+        warn_of_few(g, log, unit=f"clusters in column {task.cluster!r}", remedy=BOOTSTRAP)
 
 
 def assumptions(task: Task, fitted: Fitted, timing: Mapping[str, str]) -> tuple[Assumption, ...]:

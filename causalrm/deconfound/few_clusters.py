@@ -7,26 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from causalrm.core.errors import DataError, IdentificationWarning, warn
+from causalrm.core.errors import DataError
 from causalrm.core.random import RNG, resolve
 from causalrm.core.result import COLUMNS, check_level
 
-FEW = 30  # clusters below which clustered standard errors are often too small
 MOST = (100, 30)  # clusters and estimates up to which a result keeps what the bootstrap needs
 _SIX = np.sqrt([0.5, 1.0, 1.5])
 WEBB = np.concatenate([_SIX, -_SIX])
-
-
-def warn_of_few(n_clusters: int, name: str, log: list[str], remedy: str) -> None:
-    """Warn where clusters are too few for clustered standard errors."""
-    if n_clusters < FEW:
-        warn(
-            f"Only {n_clusters} clusters in column {name!r}: clustered standard errors are often "
-            f"too small with fewer than {FEW}, though intervals use t with one degree of freedom "
-            f"less than there are clusters. {remedy}",
-            IdentificationWarning,
-            log,
-        )
 
 
 BOOTSTRAP = "Read wild_bootstrap() of the result, or take a finer cluster."

@@ -12,7 +12,7 @@ import pandas as pd
 
 from causalrm.core.blocks import Rows, length
 from causalrm.core.errors import IdentificationError, IdentificationWarning, warn
-from causalrm.core.inference import wald
+from causalrm.core.inference import delta_std_error, wald
 from causalrm.core.linear import dependent_columns
 from causalrm.deconfound import stages, strengths
 from causalrm.deconfound.few_clusters import MOST, cluster_sums
@@ -68,8 +68,7 @@ def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[
         se = np.full(len(y), np.nan)
     else:
         deconfounded = y - theta @ c
-        variance = ((v_gamma[:q, :q] @ c) * c).sum(axis=0)
-        se = np.sqrt(np.clip(variance, 0.0, None))
+        se = delta_std_error(c.T, v_gamma[:q, :q])
     reward = np.mean([x.reward for x in splits], axis=0)
     reward_se = np.full(len(y), np.nan)
     in_line = task.in_blocks and s.line is not None
@@ -79,9 +78,9 @@ def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[
         def spread(block: Any) -> np.ndarray:
             n = length(block)
             x = np.concatenate([np.ones((1, n)), *pieces_of(s.line.controls, block, n)])  # type: ignore[union-attr]
-            return np.asarray(((v @ x) * x).sum(axis=0))
+            return delta_std_error(x.T, v)
 
-        reward_se = np.sqrt(np.clip(stages.stacked_columns(s.rows, spread), 0.0, None))
+        reward_se = stages.stacked_columns(s.rows, spread)
     model = s.model
     if s.line is not None and not in_line:
         assert model is not None
@@ -95,11 +94,12 @@ def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[
         "outcome": y, "deconfounded": deconfounded, "std_error": se, "reward": reward,
         "reward_std_error": reward_se,
     }  # fmt: skip
-    psi, codes, sums = np.zeros((0, len(y))), None, None
+    psi, codes, by_cluster, sums = np.zeros((0, len(y))), None, None, None
     if s.gamma is not None:
         psi = stages.stacked_columns(s.rows, s.gamma.influence)
     if task.cluster is not None:
         codes = stages.stacked_columns(s.rows, lambda b: b[str(task.cluster)])
+        by_cluster = np.zeros((task.n_clusters or 0, 0)) if s.sums is None else s.sums[:, :q]
         few = s.sums is not None and len(s.sums) <= MOST[0]
         if s.gamma is not None and s.sums is not None and few and task.method != "ignore":
             by = s.rows.grouped(s.gamma.with_slopes, task.cluster, len(s.sums))
@@ -115,7 +115,7 @@ def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[
         estimates=estimates[shown],
         covariances={kind: m[shown, shown] for kind, m in covariances.items()},
         rewards=pd.DataFrame(frame),
-        kept=Kept(theta, c if q else c[:0], psi, codes, task.n_clusters),
+        kept=Kept(theta, c if q else c[:0], psi, codes, by_cluster),
         centre=s.fit.mean[s.fit.d],
         sigma=float(np.sqrt(np.mean(centred**2))),
         diagnostics=diagnostics,

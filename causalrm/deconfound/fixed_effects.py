@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from scipy import linalg
 from causalrm.core.blocks import length
 from causalrm.core.errors import DataError, IdentificationWarning, warn
 from causalrm.core.frame import Source, scan
+from causalrm.core.inference import delta_std_error
 from causalrm.deconfound import _kernels_absorb as k
 from causalrm.deconfound import stages
-from causalrm.deconfound.absorb import absorb_columns, absorbed_regression
+from causalrm.deconfound.absorb import absorbed_regression
+from causalrm.deconfound.demean import absorb_columns
+from causalrm.deconfound.pairs import labels_of
 from causalrm.deconfound.task import Fitted, Kept, Task, TextModel
 
 _VARIES = 1e-6  # share of a feature's variance that absorbed effects and other features must leave
@@ -23,8 +27,9 @@ _VARIES = 1e-6  # share of a feature's variance that absorbed effects and other 
 def _varying(data: Any, task: Task, x: np.ndarray) -> np.ndarray:
     """Which features (n, p) vary beyond absorbed effects and one another."""
     reader, rows = scan(Source(data), categories=list(task.absorb))
-    codes = np.stack([np.concatenate([p[a] for _, p in rows.parts()]) for a in task.absorb])
-    sizes = np.array([len(c.levels or ()) for c in reader.columns])
+    columns = rows.collect()
+    codes = np.stack([columns[a] for a in task.absorb])
+    sizes = np.array([len(reader.levels[a]) for a in task.absorb])
     fine = np.asarray(k.drop_singletons(codes, sizes), dtype=bool)
     weights = None
     if task.weights is not None:
@@ -43,6 +48,23 @@ def _varying(data: Any, task: Task, x: np.ndarray) -> np.ndarray:
     varies = np.zeros(len(order), dtype=bool)
     varies[order] = diagonal**2 > _VARIES
     return varies
+
+
+def effects_of(effects: Mapping[str, pd.Series], data: Any) -> np.ndarray:
+    """Sum of the absorbed effects of rows, (n,); refuses levels that the fit had not."""
+    total: Any = 0.0
+    for name, effect in effects.items():
+        labels = labels_of(data, name)
+        value = effect.reindex(labels).to_numpy(float)
+        unseen = np.isnan(value)
+        if unseen.any():
+            raise DataError(
+                f"Expected levels of the fit in column {name!r}, but {int(unseen.sum())} of "
+                f"{len(value)} rows have others: {sorted({str(v) for v in labels[unseen]})[:5]}. "
+                "Drop these rows, or fit again with them."
+            )
+        total = total + value
+    return np.asarray(total)
 
 
 def _with_features(data: Any, task: Task) -> tuple[Any, tuple[str, ...], np.ndarray, Any]:
@@ -101,9 +123,7 @@ def fit_absorbed(data: Any, task: Task, formula: str | None, log: list[str]) -> 
         features = data[list(names)].to_numpy().T
     c = np.zeros((0, len(y)))
     if design is not None:
-        c = stages.stacked_columns(
-            rows, lambda b: design.encode(b, length(b))[int(design.has_intercept) :]
-        )
+        c = stages.stacked_columns(rows, lambda b: design.slopes(b, length(b)))
     centre = c @ w
     c = c - centre[:, None]
     means = np.nan_to_num(fixed).T @ w
@@ -115,8 +135,9 @@ def fit_absorbed(data: Any, task: Task, formula: str | None, log: list[str]) -> 
     lift = np.vstack([np.hstack([np.eye(q), np.zeros((q, p))]),
                       np.r_[np.zeros(q), -mean_x][None, :],
                       np.hstack([np.zeros((p, q)), np.eye(p)])])  # fmt: skip
-    codes = None
+    codes = none = None
     if task.cluster is not None:
+        none = np.zeros((task.n_clusters or 0, q))
         codes = stages.stacked_columns(rows, lambda b: b[str(task.cluster)])
     direct = w * (y - level)
     sums = direct if codes is None else np.bincount(codes, weights=direct)
@@ -124,7 +145,8 @@ def fit_absorbed(data: Any, task: Task, formula: str | None, log: list[str]) -> 
     for m in covariances.values():
         m[q, q] += sums @ sums
     used = covariances["cluster" if "cluster" in covariances else "robust"]
-    reward = beta @ np.concatenate([np.ones((1, len(y))), features])
+    ones = np.concatenate([np.ones((1, len(y))), features])
+    reward = beta @ ones
     error = deconfounded - reward
     sigma2 = float(w @ np.nan_to_num(error) ** 2)
     variance = ((used[:q, :q] @ c) * c).sum(axis=0)
@@ -133,11 +155,10 @@ def fit_absorbed(data: Any, task: Task, formula: str | None, log: list[str]) -> 
         effects[name] = effect - means[j]
         same = pd.factorize(fixed[:, j])[0]
         variance = variance + sigma2 / np.bincount(same[same >= 0], minlength=1)[same]
-    ones = np.concatenate([np.ones((1, len(y))), features])
     frame = {
         "outcome": y, "deconfounded": deconfounded,
         "std_error": np.where(fine, np.sqrt(variance), np.nan), "reward": reward,
-        "reward_std_error": np.sqrt(((used[q:, q:] @ ones) * ones).sum(axis=0)),
+        "reward_std_error": delta_std_error(ones.T, used[q:, q:]),
     }  # fmt: skip
     dropped = int(np.count_nonzero(~fine))
     if dropped:
@@ -163,7 +184,7 @@ def fit_absorbed(data: Any, task: Task, formula: str | None, log: list[str]) -> 
         covariances={kind: m[: q + shown, : q + shown] for kind, m in covariances.items()},
         model=model,
         rewards=pd.DataFrame(frame),
-        kept=Kept(estimates[:q], c, np.zeros((q, len(y))), codes, task.n_clusters, used[:q, :q]),
+        kept=Kept(estimates[:q], c, np.zeros((q, len(y))), codes, none, used[:q, :q]),
         centre=centre,
         sigma=math.sqrt(sigma2),
         diagnostics={

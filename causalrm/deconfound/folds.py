@@ -46,11 +46,22 @@ class Folds:
     unit : str, optional
         Column of integer codes (clusters, distinct texts) whose rows stay in one fold; without it
         every row is a unit.
+
+    Raises
+    ------
+    DataError
+        When the number of folds cannot be used.
     """
 
     n_folds: int
     seed: int
     unit: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.n_folds <= 100:
+            raise DataError(
+                f"Expected 2 to 100 folds, but saw {self.n_folds!r}. Five folds are usual."
+            )
 
     def codes(self, block: Block, first: int) -> np.ndarray:
         """Fold of every row of a part of the data that starts at row number `first`."""
@@ -84,17 +95,7 @@ class _Reader:
 
 
 def with_folds(rows: Rows, folds: Folds) -> Rows:
-    """The same rows with a column `FOLD`; one byte per row where they are held in memory.
-
-    Raises
-    ------
-    DataError
-        When the number of folds cannot be used.
-    """
-    if not 2 <= folds.n_folds <= 100:
-        raise DataError(
-            f"Expected 2 to 100 folds, but saw {folds.n_folds!r}. Five folds are usual."
-        )
+    """The same rows with a column `FOLD`; one byte per row where they are held in memory."""
     if isinstance(rows, DaskRows):
         from dask.delayed import delayed
 
@@ -120,14 +121,13 @@ Regressors = Design | Columns
 
 def terms_of(inputs: Regressors) -> tuple[str, ...]:
     """Names of the regressors, without the intercept."""
-    skip = isinstance(inputs, Design) and inputs.has_intercept
-    return inputs.terms[1:] if skip else inputs.terms
+    return inputs.slope_terms if isinstance(inputs, Design) else inputs.terms
 
 
 def pieces_of(inputs: Regressors, block: Block, n: int) -> list[np.ndarray]:
     """Arrays of shape (., n) that hold the regressors, without the intercept."""
     if isinstance(inputs, Design):
-        return [inputs.encode(block, n)[int(inputs.has_intercept) :]]
+        return [inputs.slopes(block, n)]
     out = []
     for name in inputs.names:
         x = np.asarray(block[name], dtype=float)

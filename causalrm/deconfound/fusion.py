@@ -13,9 +13,10 @@ from causalrm.core.design import encode_new, formula_text, prepare
 from causalrm.core.errors import DataError, IdentificationError
 from causalrm.core.frame import check
 from causalrm.core.random import RNG, resolve, spawn
-from causalrm.core.result import COLUMNS, Assumption, Estimate, Result
+from causalrm.core.result import COLUMNS, Assumption, Estimate, Result, call_of
 from causalrm.deconfound.effects import EffectResult, average_effect
-from causalrm.deconfound.learners import LINEAR, estimate_of, fitted, variances
+from causalrm.deconfound.few_clusters import Sums, wild_bootstrap
+from causalrm.deconfound.learners import LINEAR, fitted, variances
 
 _PROGNOSIS = ("(log: mean)", "(log: effect)")
 
@@ -35,6 +36,9 @@ class FusionResult(Result):
         Degrees of freedom of the intervals.
     variance_ratio : float
         Variance of "fused" over that of "experiment".
+    cluster_sums : tuple or None
+        What `wild_bootstrap` needs of each cluster for "experiment" and "fused", where clusters are
+        few.
     """
 
     term: tuple[str, ...]
@@ -42,20 +46,28 @@ class FusionResult(Result):
     std_error: np.ndarray
     df: float | None
     variance_ratio: float
+    cluster_sums: tuple[Sums | None, ...] = (None, None)
 
     def effect(self, level: float = 0.95, term: str = "fused") -> Estimate:
         """One of the rows of `to_frame` as a number with its interval."""
         if term not in self.term:
             raise DataError(f"Expected one of {list(self.term)}, but saw {term!r}.")
         i = self.term.index(term)
-        return estimate_of(
-            float(self.estimates[i]), float(self.std_error[i]), level, term, self.df
-        )  # fmt: skip
+        value, error = float(self.estimates[i]), float(self.std_error[i])
+        return Estimate.wald(value, error, level, term, self.df)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return the estimates side by side, with the columns of every result frame."""
         rows = [self.effect(level, term).to_frame() for term in self.term]
         return pd.concat(rows, ignore_index=True)[COLUMNS]
+
+    def wild_bootstrap(self, level: float = 0.95, draws: int = 9999, rng: RNG = 0) -> pd.DataFrame:
+        """Tests and intervals that hold with few clusters, of "experiment" and "fused"."""
+        parts = zip(self.term, self.estimates, self.cluster_sums, strict=False)
+        return pd.concat(
+            [wild_bootstrap((t,), np.array([e]), s, level, draws, rng) for t, e, s in parts],
+            ignore_index=True,
+        )
 
     def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         gain = 1 / self.variance_ratio
@@ -97,7 +109,7 @@ def fuse(
     nuisance : scikit-learn regressor, optional
         Predicts the outcome in each arm of the log; least squares by default.
     cluster : str, optional
-        Clusters of the experiment.
+        Clusters of the experiment. With fewer than 30 read ``wild_bootstrap()``.
     rng : None, int, SeedSequence or Generator
         Seeds the learner.
 
@@ -162,8 +174,8 @@ def fuse(
     _, rows = encode_new(experiment, designs.values(), [outcome, treatment, *more])
     check(rows, [treatment], zero_one, "0 or 1 in the experiment", remedy)
     design = designs["covariates"]
-    old, new = (part.sample(part.n_obs).columns for part in (logged, rows))
-    x, z = (design.encode(c, p.n_obs)[1:].T for c, p in ((old, logged), (new, rows)))
+    old, new = logged.collect(), rows.columns
+    x, z = (design.slopes(c, p.n_obs).T for c, p in ((old, logged), (new, rows)))
     d, y = np.asarray(old[treatment]), np.asarray(old[outcome], dtype=float)
     learner = LINEAR if nuisance is None else nuisance
     arms = [a for a in (0, 1) if (d == a).any()]
@@ -196,8 +208,8 @@ def fuse(
         roles["weights"] = "(weight)"
     if cluster:
         _, by, _, _ = prepare(experiment, {}, categories=[cluster])
-        frame["(cluster)"] = np.asarray(by.sample(by.n_obs).columns[cluster])
-        roles |= {"cluster": "(cluster)", "covariance": "cluster"}
+        frame[cluster] = by.collect()[cluster]
+        roles |= {"cluster": cluster, "covariance": "cluster"}
     alone = average_effect(frame, **roles, method="difference")
     fused = average_effect(frame, **roles, method="regression", covariates=used,
                            interact=used)  # fmt: skip
@@ -219,11 +231,7 @@ def fuse(
     columns: dict[str, Any] = {"outcome": outcome, "treatment": treatment, "covariates": text}
     columns |= {"propensity": propensity, "cluster": cluster}
     return FusionResult(
-        call={
-            "estimator": "fuse",
-            "options": options,
-            "roles": {role: value for role, value in columns.items() if value},
-        },
+        call=call_of("fuse", options, columns),
         n_obs=rows.n_obs,
         entropy=entropy,
         assumptions=_assumptions(treatment, fused, status, seen),
@@ -238,6 +246,7 @@ def fuse(
         std_error=np.array(errors),
         df=None if fused.n_clusters is None else fused.n_clusters - 1.0,
         variance_ratio=float(ratio),
+        cluster_sums=(alone.cluster_sums, fused.cluster_sums),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +15,21 @@ from scipy import linalg
 from causalrm.core import inference
 from causalrm.core.design import encode_new, formula_text, prepare
 from causalrm.core.encoding import Design
-from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.errors import DataError, IdentificationError, check_choice
 from causalrm.core.frame import check
+from causalrm.core.inference import by_cluster, clustered
+from causalrm.core.linear import least_squares
 from causalrm.core.random import RNG, resolve, seed_int
-from causalrm.core.result import COLUMNS, Assumption, Result, Test
+from causalrm.core.result import COLUMNS, Assumption, Estimate, Result, Test, call_of
+from causalrm.deconfound.few_clusters import Sums, cluster_sums, wild_bootstrap
 from causalrm.deconfound.folds import Folds
 from causalrm.deconfound.learners import (
     LINEAR,
     LOGISTIC,
     check_clusters,
-    estimate_of,
     learners_of,
-    variances,
 )
-from causalrm.deconfound.stages import seeded
+from causalrm.deconfound.stages import near_singular, seeded
 
 METHODS = ("linear", "forest", "dr")
 
@@ -49,6 +52,8 @@ class HeterogeneityResult(Result):
     design : dict
         Of the modifiers.
     n_clusters : int or None
+    cluster_sums : tuple of ndarray or None
+        What `wild_bootstrap` needs of each cluster, where clusters are few.
     """
 
     method: str
@@ -59,6 +64,7 @@ class HeterogeneityResult(Result):
     means: np.ndarray
     design: Mapping[str, Any]
     n_clusters: int | None
+    cluster_sums: Sums | None = None
 
     @property
     def _df(self) -> float | None:
@@ -71,10 +77,26 @@ class HeterogeneityResult(Result):
         errors = inference.delta_std_error(weights, self.covariance)
         names = [self.treatment, *self.term]
         rows = [
-            estimate_of(v, s, level, name, self._df).to_frame()
+            Estimate.wald(v, s, level, name, self._df).to_frame()
             for v, s, name in zip(values, errors, names, strict=True)
         ]
         frame = pd.concat(rows, ignore_index=True)[COLUMNS]
+        frame.insert(0, "parameter", ["average effect", *["effect"] * len(self.term)])
+        return frame
+
+    def wild_bootstrap(self, level: float = 0.95, draws: int = 9999, rng: RNG = 0) -> pd.DataFrame:
+        """Tests and intervals that hold with few clusters, for the rows of `to_frame`."""
+        sums, lift = self.cluster_sums, np.eye(len(self.term))
+        found = [wild_bootstrap(self.term, self.estimates, sums, level, draws, rng)]
+        lift[0] = self.means  # the average effect takes the place of the intercept
+        if sums is not None:
+            influence, slopes, covariance = sums
+            sums = (
+                influence @ lift.T, lift @ slopes @ linalg.inv(lift), lift @ covariance @ lift.T
+            )  # fmt: skip
+        average = np.array([self.means @ self.estimates])
+        found.insert(0, wild_bootstrap((self.treatment,), average, sums, level, draws, rng))
+        frame = pd.concat(found, ignore_index=True)
         frame.insert(0, "parameter", ["average effect", *["effect"] * len(self.term)])
         return frame
 
@@ -99,7 +121,7 @@ class HeterogeneityResult(Result):
         """
         design = Design.from_dict(self.design)
         source, rows = encode_new(data, [design])
-        x = design.encode(rows.columns, rows.n_obs)
+        x = design.slopes(rows.columns, rows.n_obs)
         model = getattr(self, "_model", None)
         if self.method == "forest":
             if model is None:
@@ -107,9 +129,10 @@ class HeterogeneityResult(Result):
                     "Expected the forest itself for a prediction, but a result read from JSON has "
                     "only its tables. Keep the result by pickle, or fit again."
                 )
-            found = model.effect_inference(x[1:].T)
+            found = model.effect_inference(x.T)
             value, error = np.ravel(found.point_estimate), np.ravel(found.stderr)
         else:
+            x = np.concatenate([np.ones((1, rows.n_obs)), x])
             value = self.estimates @ x
             error = inference.delta_std_error(x.T, self.covariance)
         z = inference.quantile(level, None if self.method == "forest" else self._df)
@@ -161,7 +184,9 @@ def heterogeneity(
         default. They are given to EconML with seeds of their own.
     folds : int
     cluster : str, optional
-        Its rows stay in one fold, and the projection's covariance is clustered; not for "dr".
+        Its rows stay in one fold, and the projection's covariance is clustered; not for "dr". With
+        fewer than 30 clusters read ``wild_bootstrap()``; it takes the nuisances as they are, and
+        with about ten its intervals are still too short.
     n_estimators : int
         Trees of the forest, a multiple of 4.
     rng : None, int, SeedSequence or Generator
@@ -204,10 +229,11 @@ def heterogeneity(
     1          effect    Intercept      0.91       0.05
     2          effect      quality      0.52       0.05
     """
-    if method not in METHODS or (cluster and method == "dr"):
+    check_choice("method", method, METHODS)
+    if cluster and method == "dr":
         raise DataError(
-            f"Expected method in {METHODS}, and no cluster with 'dr' (EconML has no clustered "
-            f"errors there), but saw {method!r} and cluster={cluster!r}."
+            "Expected no cluster with method 'dr', for which EconML has no clustered errors, but "
+            f"saw cluster={cluster!r}. Use 'linear', or leave it out."
         )
     log: list[str] = []
     generator, entropy = resolve(rng)
@@ -219,53 +245,58 @@ def heterogeneity(
     source, rows, designs, reader = prepare(
         data, texts, numbers=[outcome, treatment], categories=[cluster] if cluster else []
     )
-    columns, n = rows.sample(rows.n_obs).columns, rows.n_obs
+    columns, n = rows.collect(), rows.n_obs
     d, y = (np.asarray(columns[c], dtype=float) for c in (treatment, outcome))
     binary = bool(np.isin(d, (0, 1)).all())
     if method == "dr":
-        index = source.index if source.kind == "memory" else None
         check(
             rows, [treatment], lambda d: (d != 0) & (d != 1), "0 or 1 for method 'dr'",
-            "Code the treatment as 0/1, or use 'linear'.", index,
+            "Code the treatment as 0/1, or use 'linear'.", source.index,
         )  # fmt: skip
-    if not np.ptp(d) or len(designs["modifiers"]) < 2:
+    if not np.ptp(d) or not designs["modifiers"].slope_terms:
         raise IdentificationError(
             f"Expected a treatment that varies and at least one modifier, but saw {treatment!r} "
             f"with {len(np.unique(d))} values and modifiers={modifiers!r}."
         )
     n_clusters = codes = None
     if cluster:
-        n_clusters = next(len(c.levels or ()) for c in reader.columns if c.name == cluster)
-        check_clusters(n_clusters, cluster, log)
+        n_clusters = check_clusters(reader, cluster, log)
         codes = np.asarray(columns[cluster])
-    x, w = (designs[role].encode(columns, n)[1:].T for role in ("modifiers", "covariates"))
+    modifier = designs["modifiers"]
+    x, w = (designs[role].slopes(columns, n).T for role in ("modifiers", "covariates"))
     defaults = {"outcome": LINEAR, "treatment": LOGISTIC if binary else LINEAR}
     learners = learners_of(nuisance, defaults)
     unit = np.arange(n) if codes is None else codes
     fold = Folds(folds, seed_int(generator), "unit").codes({"unit": unit}, 0)
     model = _model(method, learners, fold, binary, n_estimators, generator)
-    model.fit(y, d, X=x, W=w if w.shape[1] else None, cache_values=True)
+    try:
+        with near_singular(), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Co-variance matrix is underdetermined")
+            model.fit(y, d, X=x, W=w if w.shape[1] else None, cache_values=True)
+    except (UserWarning, AttributeError) as error:  # econml's, for folds and for its last stage
+        if not re.search("crossfit folds|Co-variance matrix", str(error)):
+            raise
+        raise IdentificationError(
+            f"Expected a treatment and modifiers that vary in every fold, but econml says: {error} "
+            "Remove modifiers that are constant or determine one another, or take fewer folds."
+        ) from error
     one = np.column_stack([np.ones(n), x])
+    sums = None
     if method == "dr":
         estimates, covariance = _of_learner(model, x)
     else:
-        estimates, covariance = _projection(model, one, codes, n_clusters)
+        estimates, covariance, sums = _projection(model, one, codes, n_clusters)
     diagnostics: dict[str, Any] = {}
     if method == "forest":
-        terms = designs["modifiers"].terms[1:]
-        shares = np.ravel(model.feature_importances_)
-        diagnostics["importance"] = dict(zip(terms, shares.tolist(), strict=True))
+        shares = np.ravel(model.feature_importances_).tolist()
+        diagnostics["importance"] = dict(zip(modifier.slope_terms, shares, strict=True))
     roles = {"outcome": outcome, "treatment": treatment, **texts, "cluster": cluster}
     options = {
         "method": method, "folds": folds, "n_estimators": n_estimators, "rng": entropy,
         "nuisance": None if nuisance is None else str(nuisance),
     }  # fmt: skip
     result = HeterogeneityResult(
-        call={
-            "estimator": "heterogeneity",
-            "options": options,
-            "roles": {role: value for role, value in roles.items() if value},
-        },
+        call=call_of("heterogeneity", options, roles),
         n_obs=n,
         entropy=entropy,
         assumptions=_assumptions(outcome, treatment, method),
@@ -273,12 +304,13 @@ def heterogeneity(
         warnings=tuple(log),
         method=method,
         treatment=treatment,
-        term=designs["modifiers"].terms,
+        term=("Intercept", *modifier.slope_terms),
         estimates=estimates,
         covariance=covariance,
         means=one.mean(axis=0),
         design=designs["modifiers"].to_dict(),
         n_clusters=n_clusters,
+        cluster_sums=sums,
     )
     if method == "forest":  # not a field: JSON cannot describe it
         object.__setattr__(result, "_model", model)
@@ -310,18 +342,19 @@ def _model(
 
 def _projection(
     model: Any, one: np.ndarray, codes: np.ndarray | None, n_clusters: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Sums | None]:
     """Least squares of the residual outcome on residual treatment times the modifiers."""
     y, d = (np.ravel(r) for r in model.residuals_[:2])
     z = one * d[:, None]
-    bread = linalg.inv(z.T @ z)
+    bread = least_squares(z.T @ z, np.eye(z.shape[1]))
     b = bread @ (z.T @ y)
     influence = bread @ (z * (y - z @ b)[:, None]).T
-    kinds = variances(influence, codes, n_clusters)
-    if codes is not None:
-        return b, kinds["cluster"]
     n, k = one.shape
-    return b, kinds["robust"] * n / (n - k)
+    if codes is None or n_clusters is None:
+        return b, influence @ influence.T * n / (n - k), None
+    slopes = ((z @ bread).T[:, None] * z.T).reshape(k * k, n)
+    by = by_cluster(codes, np.concatenate([influence, slopes]), n_clusters)
+    return b, clustered(by[:, :k]), cluster_sums(by, bread)
 
 
 def _of_learner(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

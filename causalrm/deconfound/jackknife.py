@@ -59,17 +59,23 @@ def left_out(
             return None
         targets = stages.stacked_columns(rows, lambda b: targets_of(b, fit))
         products = cross.without(targets, rows.columns[str(task.cluster)], g)
-        thetas = [k.two_stage(p[:q, :q], p[:q, :q], p[:q, -1])[0] for p in products]
+        try:
+            thetas = [k.two_stage(p[:q, :q], p[:q, :q], p[:q, -1])[0] for p in products]
+        except IdentificationError:
+            return None
         return np.asarray((g - 1) / g * (gamma.theta - np.array(thetas)))
     if method == "input" and cross is not None:
         return None
     with_line = cross is None and source is fit
     out = []
     for one in each_left_out(rows, source, str(task.cluster), fold_of, task.ridge):
-        theta = theta_of(method, one, task.ridge)
-        if with_line:
-            line = stages.reward_line(one, replace(gamma, theta=theta), task.ridge)
-            theta = np.concatenate([theta, line.coef])
+        try:
+            theta = theta_of(method, one, task.ridge)
+            if with_line:
+                line = stages.reward_line(one, replace(gamma, theta=theta), task.ridge)
+                theta = np.concatenate([theta, line.coef])
+        except (IdentificationError, linalg.LinAlgError):
+            return None
         out.append(theta)
     if len(out) < g:
         return None

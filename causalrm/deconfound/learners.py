@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from causalrm.core import inference
 from causalrm.core.errors import DataError, IdentificationError
-from causalrm.core.result import Estimate
-from causalrm.deconfound.few_clusters import warn_of_few
+from causalrm.core.frame import Reader
+from causalrm.deconfound.few_clusters import BOOTSTRAP
 from causalrm.deconfound.stages import fit_learner, seeded
 
 LINEAR = LinearRegression()
@@ -23,18 +22,6 @@ LOGISTIC = make_pipeline(
     StandardScaler(),
     LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200),
 )
-
-
-def estimate_of(
-    value: float, std_error: float, level: float, name: str, df: float | None = None
-) -> Estimate:
-    """A number with its Wald interval and test."""
-    z = inference.quantile(level, df)
-    p = float(inference.two_sided_p(np.array(value / std_error if std_error else math.nan), df))
-    return Estimate(
-        float(value), float(std_error), float(value - z * std_error),
-        float(value + z * std_error), level, name, p,
-    )  # fmt: skip
 
 
 def cross_fit(
@@ -69,7 +56,7 @@ def fitted(
 ) -> Callable[[np.ndarray], np.ndarray]:  # fmt: skip
     """Learn from some rows, and give the function that predicts."""
     target, values = y[learn], np.unique(y[learn])
-    if x.shape[1] == 0 or len(values) == 1:
+    if x.shape[1] == 0 or len(values) < 2:
         if len(values) == 0:
             raise IdentificationError(
                 "Expected rows of both treatments outside every fold, but one has none. Take "
@@ -96,8 +83,7 @@ def variances(
     """Covariances (r, r) of estimates with influences (r, n), by kind."""
     out = {"robust": influence @ influence.T}
     if cluster is not None and n_clusters is not None:
-        sums = inference.by_cluster(cluster, influence, n_clusters)
-        out["cluster"] = sums.T @ sums * n_clusters / (n_clusters - 1)
+        out["cluster"] = inference.clustered(inference.by_cluster(cluster, influence, n_clusters))
     return out
 
 
@@ -106,16 +92,16 @@ def ess(w: np.ndarray) -> float:
     return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
 
 
-def check_clusters(
-    n_clusters: int, name: str, log: list[str], remedy: str = "Take a finer cluster."
-) -> None:
-    """Refuse one cluster, and warn of few."""
+def check_clusters(reader: Reader, name: str, log: list[str]) -> int:
+    """Number of clusters; refuses one, and warns of few."""
+    n_clusters = len(reader.levels[name])
     if n_clusters < 2:
         raise IdentificationError(
             f"Expected at least two clusters in column {name!r}, but saw {n_clusters}. Leave "
             "cluster out, or take a finer column."
         )
-    warn_of_few(n_clusters, name, log, remedy)
+    inference.warn_of_few(n_clusters, log, unit=f"clusters in column {name!r}", remedy=BOOTSTRAP)
+    return n_clusters
 
 
 def learners_of(nuisance: Any, parts: Mapping[str, Any]) -> dict[str, Any]:

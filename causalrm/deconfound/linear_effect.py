@@ -12,7 +12,7 @@ from causalrm.core.blocks import Block, Rows
 from causalrm.core.errors import IdentificationError
 from causalrm.core.linear import dependent_columns
 from causalrm.deconfound import _kernels as k
-from causalrm.deconfound.linear_nuisance import Nuisance, Residuals, residuals_of, targets_of
+from causalrm.deconfound.linear_nuisance import Nuisance, residuals_of, targets_of
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,6 @@ class LinearEffect:
         Slopes of the outcome on the confounders alone.
     joint : dict of str to ndarray of shape (2 q, 2 q)
         Covariances of (theta, naive), for the test that they agree.
-    theta_without : ndarray of shape (K, q)
-        Estimates from the rows outside each fold.
     bread : ndarray of shape (q, m)
         ``bread @ (z * e)`` is the influence of a row on theta, with z the residual instruments
         (the residual confounders in the partially linear model), e the error, times the weight.
@@ -57,9 +55,6 @@ class LinearEffect:
         Weighted mean of squared errors, residual outcome less residual confounders times theta.
     residual_products : ndarray of shape (q, q)
         Weighted cross products of the residual confounders.
-    n_clusters : int or None
-    cluster_scores : ndarray of shape (G, q) or None
-        Influence of each cluster on theta; they sum to zero.
     first_stage : FirstStage or None
     ar_moments : tuple of ndarray or None
         Where there are instruments, sums zy of shape (m,) and zd of shape (m, q), and the
@@ -70,12 +65,9 @@ class LinearEffect:
     covariances: Mapping[str, np.ndarray]
     naive: np.ndarray
     joint: Mapping[str, np.ndarray]
-    theta_without: np.ndarray
     bread: np.ndarray
     sigma2: float
     residual_products: np.ndarray
-    n_clusters: int | None = None
-    cluster_scores: np.ndarray | None = None
     first_stage: FirstStage | None = None
     ar_moments: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
@@ -160,9 +152,8 @@ def linear_effect(
     fit, q, m = nuisance, nuisance.q, nuisance.m or nuisance.q
     total: np.ndarray = fit.products.sum(axis=0)
     _check_targets(fit, total)
-    theta, first, inverse = _two_stage(fit, total)
-    without = np.stack([_two_stage(fit, total - part)[0] for part in fit.products])
-    d = fit.d
+    z, d = fit.z, fit.d
+    theta, first, inverse = k.two_stage(total[z, z], total[z, d], total[z, -1])
     naive_bread = linalg.inv(fit.centred[d, d])
     naive = naive_bread @ fit.centred[d, -1]
     scorer = _Scorer(fit, theta, naive, first)
@@ -194,20 +185,12 @@ def linear_effect(
         covariances={kind: c[:q, :q] for kind, c in joint.items()},
         naive=naive,
         joint=joint,
-        theta_without=without,
         bread=bread,
         sigma2=float(contrast @ total @ contrast) / float(fit.weight_sum.sum()),
         residual_products=total[d, d].copy(),
-        n_clusters=n_clusters if cluster is not None else None,
-        cluster_scores=None if sums is None else sums[:, :m] @ bread.T,
         first_stage=stage,
         ar_moments=ar,
     )
-
-
-def _two_stage(fit: Nuisance, products: np.ndarray) -> tuple[np.ndarray, ...]:
-    z, d = fit.z, fit.d
-    return k.two_stage(products[z, z], products[z, d], products[z, -1])
 
 
 def _check_targets(fit: Nuisance, products: np.ndarray) -> None:
@@ -256,24 +239,6 @@ def _first_stage(
     return FirstStage(first, f, effective, critical)
 
 
-def influence(
-    found: Residuals, effect: LinearEffect, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Influence of every row on theta, shape (q, n): they sum to 0, their squares to the variance.
-
-    Parameters
-    ----------
-    found : Residuals
-    effect : LinearEffect
-    weights : ndarray of shape (n,), optional
-        The column that `partial_out` used.
-    """
-    error = found.outcome - effect.theta @ found.confounders
-    if weights is not None:
-        error = error * weights
-    return np.asarray(effect.bread @ (found.instruments * error))
-
-
 def combine(thetas: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median over R repeated splits, with a covariance that holds their spread.
 
@@ -303,4 +268,5 @@ def combine(thetas: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np
     sd = np.sqrt(np.median(diagonals, axis=0))
     middle = spread[np.argsort(diagonals.sum(axis=1), kind="stable")[(len(thetas) - 1) // 2]]
     own = np.sqrt(np.diag(middle))
-    return theta, middle * np.outer(sd / own, sd / own)
+    ratio = np.divide(sd, own, out=np.ones_like(own), where=own > 0)
+    return theta, middle * np.outer(ratio, ratio)

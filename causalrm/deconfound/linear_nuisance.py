@@ -6,8 +6,8 @@ less the fold's own, and estimates follow from the same matrices. Rows are read 
 no more than a block is copied, from memory, parquet files or a Dask collection.
 
 What an estimator calls, in this order: `folds.with_folds`, `partial_out`,
-`linear_effect.linear_effect`; `residuals` and `linear_effect.influence` where it needs numbers per
-row; `linear_effect.combine` after repeated splits.
+`linear_effect.linear_effect`; `residuals` where it needs numbers per row; `linear_effect.combine`
+after repeated splits.
 """
 
 from __future__ import annotations
@@ -113,32 +113,8 @@ class Nuisance:
         left = np.diag(self.products.sum(axis=0))
         return np.asarray(1.0 - left / np.where(total > 0, total, np.nan))
 
-    def regression(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reward model: the outcome less ``confounders @ theta`` on intercept and controls.
 
-        Parameters
-        ----------
-        theta : ndarray of shape (q,)
-
-        Returns
-        -------
-        coef : ndarray of shape (1 + p,)
-            In the units of the data.
-        bread : ndarray of shape (1 + p, 1 + p)
-            Inverse of the (weighted) cross products of intercept and controls.
-        """
-        total = self.gram.sum(axis=0)
-        x = slice(0, 1 + self.p)
-        to_raw = _to_raw(self.shift[x], self.scale[x])
-        inner = linalg.inv(total[x, x])
-        d = slice(1 + self.p, 1 + self.p + self.q)
-        y = total[x, -1] / self.scale[-1] - total[x, d] @ (theta / self.scale[d])
-        coef = to_raw @ (inner @ y)
-        coef[0] += self.shift[-1] - float(self.shift[d] @ theta)
-        return coef, to_raw @ inner @ to_raw.T
-
-
-def _to_raw(shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def to_raw(shift: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Matrix from coefficients of shifted and scaled columns to those of the data."""
     out = np.diag(scale)
     out[0, 1:] = -shift[1:] * scale[1:]
@@ -274,7 +250,7 @@ def cross_fitted(nuisance: Nuisance, gram: np.ndarray, ridge: float) -> Nuisance
         products[f] = g[v, v] - cross - cross.T + b @ g[x, x] @ b.T
     # Back to the units of the data.
     unit = 1.0 / scale[v]
-    coef = (coef * unit[None, :, None]) @ _to_raw(shift[x], scale[x]).T
+    coef = (coef * unit[None, :, None]) @ to_raw(shift[x], scale[x]).T
     coef[:, :, 0] += shift[v]
     products = products * unit[:, None] * unit[None, :]
     products = 0.5 * (products + products.transpose(0, 2, 1))
@@ -387,35 +363,14 @@ def residuals_of(block: Block, fit: Nuisance) -> tuple[np.ndarray, np.ndarray]:
     return out, w
 
 
-@dataclass(frozen=True)
-class Residuals:
-    """Out-of-fold residuals of every row.
-
-    Attributes
-    ----------
-    outcome : ndarray of shape (n,)
-    confounders : ndarray of shape (q, n)
-    instruments : ndarray of shape (m, n)
-        The confounders in the partially linear model.
-    fold : ndarray of shape (n,)
-    """
-
-    outcome: np.ndarray
-    confounders: np.ndarray
-    instruments: np.ndarray
-    fold: np.ndarray
-
-
-def residuals(rows: Rows, nuisance: Nuisance) -> Residuals:
-    """Out-of-fold residuals of every row; r numbers per row are held in memory."""
+def residuals(rows: Rows, nuisance: Nuisance) -> np.ndarray:
+    """Out-of-fold residuals (r, n) of the targets in every row, held in memory."""
     r = nuisance.coef.shape[1]
     out = np.empty((r, nuisance.n_obs))
-    fold = np.empty(nuisance.n_obs, np.int8)
     for first, part in rows.parts():
         n = length(part)
-        fold[first : first + n] = part[FOLD]
         for a in range(0, n, 8192):
             block = {name: c[a : a + 8192] for name, c in part.items()}
             size = length(block)
             out[:, first + a : first + a + size] = residuals_of(block, nuisance)[0]
-    return Residuals(out[-1], out[nuisance.d], out[nuisance.z], fold)
+    return out

@@ -15,13 +15,19 @@ from causalrm.core.blocks import Block, length
 from causalrm.core.design import encode_new, formula_text, prepare
 from causalrm.core.encoding import Design
 from causalrm.core.errors import ConvergenceError, DataError
-from causalrm.core.frame import check
-from causalrm.core.inference import delta_std_error, invert_information, sandwich
+from causalrm.core.frame import check, check_weights
+from causalrm.core.inference import (
+    by_cluster,
+    clustered,
+    delta_std_error,
+    invert_information,
+    sandwich,
+)
 from causalrm.core.linear import logistic_rows
 from causalrm.core.optimize import maximize
 from causalrm.core.random import RNG
-from causalrm.core.result import Assumption, LikelihoodResult, quantile
-from causalrm.deconfound.few_clusters import BOOTSTRAP, Sums, cluster_sums, wild_bootstrap
+from causalrm.core.result import Assumption, LikelihoodResult, call_of, quantile
+from causalrm.deconfound.few_clusters import Sums, cluster_sums, wild_bootstrap
 from causalrm.deconfound.learners import check_clusters
 
 FAMILIES = {"logit": "log-odds", "poisson": "log-mean"}
@@ -56,9 +62,8 @@ class OffsetResult(LikelihoodResult):
         """
         design = Design.from_dict(self.design)
         source, rows = encode_new(data, [design])
-        c = design.encode(rows.columns, rows.n_obs)[int(design.has_intercept) :]
-        q = len(self.centre)
-        value = self.estimates[:q] @ (c - self.centre[:, None])
+        c = design.slopes(rows.columns, rows.n_obs) - self.centre[:, None]
+        value = self.estimates[: len(c)] @ c
         return pd.Series(value, index=source.index, name="offset")
 
     def predict_reward(self, data: Any, level: float = 0.95) -> pd.DataFrame:
@@ -171,25 +176,24 @@ def offset_reward(
         numbers=[outcome, *text, *([weights] if weights else [])],
         categories=[cluster] if cluster else [],
     )  # fmt: skip
-    index = source.index if source.kind == "memory" else None
     check(
         rows, [outcome], lambda y: (y != 0) & (y != 1) if family == "logit" else y < 0,
         "outcomes 0 or 1" if family == "logit" else "counts of at least 0",
-        "Code it so, or use DeconfoundedReward.", index,
+        "Code it so, or use DeconfoundedReward.", source.index,
     )  # fmt: skip
     if weights:
-        check(rows, [weights], lambda w: w < 0, "weights of at least 0", "Correct them.", index)
+        check_weights(rows, weights, source.index)
     design = designs["confounders"]
 
     def read(block: Block) -> np.ndarray:
         n = length(block)
-        c = design.encode(block, n)[int(design.has_intercept) :]
+        c = design.slopes(block, n)
         w = np.ones(n) if weights is None else np.asarray(block[weights], dtype=float)
         return np.vstack([w, block[outcome], c, np.ones(n), *(block[name] for name in text)])
 
     held = np.concatenate([read(part) for _, part in rows.parts()], axis=1)
     w, y, x = held[0] / held[0].mean(), held[1], held[2:]
-    terms = (*design.terms[int(design.has_intercept) :], "Intercept", *text)
+    terms = (*design.slope_terms, "Intercept", *text)
     q = len(terms) - 1 - len(text)
     centre = np.average(x[:q], axis=1, weights=w)
     x[:q] -= centre[:, None]
@@ -225,26 +229,17 @@ def offset_reward(
     }  # fmt: skip
     df_resid = kept = None
     if cluster:
-        codes = np.concatenate([part[cluster] for _, part in rows.parts()])
-        n_clusters = next(len(c.levels or ()) for c in reader.columns if c.name == cluster)
-        check_clusters(n_clusters, cluster, log, BOOTSTRAP)
+        n_clusters = check_clusters(reader, cluster, log)
         _, slope, curve = derivatives(found.theta)
         u = (bread @ x) / scale[:, None]
         slopes = -(u[:, None] * (x * scale[:, None] * curve)).reshape(-1, len(y))
-        by = np.stack(
-            [np.bincount(codes, row, n_clusters) for row in np.concatenate([u * slope, slopes])], 1
-        )
-        influence = by[:, : len(terms)]
-        covariances["cluster"] = influence.T @ influence * n_clusters / (n_clusters - 1)
+        by = by_cluster(rows.collect()[cluster], np.concatenate([u * slope, slopes]), n_clusters)
+        covariances["cluster"] = clustered(by[:, : len(terms)])
         kept, df_resid = cluster_sums(by, covariances["model"]), n_clusters - 1.0
     roles: dict[str, Any] = {"outcome": outcome, "text": list(text), "confounders": confounders}
     roles |= {"cluster": cluster, "weights": weights}
     return OffsetResult(
-        call={
-            "estimator": "offset_reward",
-            "options": {"family": family},
-            "roles": {role: value for role, value in roles.items() if value is not None},
-        },
+        call=call_of("offset_reward", {"family": family}, roles),
         n_obs=rows.n_obs,
         assumptions=_assumptions(outcome, family),
         warnings=tuple(log),

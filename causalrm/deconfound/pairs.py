@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from causalrm.core.errors import DataError
+from causalrm.core.frame import Source, scan
+from causalrm.core.inference import delta_std_error
+
+
+def labels_of(data: Any, name: str) -> np.ndarray:
+    """Values of a column of any data frame as objects."""
+    reader, rows = scan(Source(data), categories=[name])
+    levels = pd.Series(reader.levels[name], dtype=object).to_numpy()
+    return np.asarray(levels[rows.collect()[name]])
 
 
 def pairs_of(
@@ -52,6 +62,47 @@ def pairs_of(
         better.append(a)
         worse.append(b)
     return np.concatenate(better), np.concatenate(worse)
+
+
+def pair_frame(
+    score: np.ndarray, prompt: np.ndarray, answer: np.ndarray, min_margin: float,
+    max_pairs: int | None, generator: np.random.Generator, sigma: float, c: np.ndarray,
+    covariance: np.ndarray,
+) -> pd.DataFrame:  # fmt: skip
+    """Pairs as `DeconfoundedReward.to_pairs` gives them.
+
+    Parameters
+    ----------
+    score : ndarray of shape (n,)
+    prompt, answer : ndarray of object of shape (n,)
+        Of one prompt are the rows that are compared; the answer is what the frame shows of a row.
+    min_margin : float
+    max_pairs : int, optional
+    generator : Generator
+    sigma : float
+        Standard deviation of an outcome about the reward.
+    c : ndarray of shape (q, n)
+        Confounders whose effects were subtracted.
+    covariance : ndarray of shape (q, q)
+        Of these effects.
+    """
+    codes = pd.factorize(prompt)[0]
+    a, b = pairs_of(codes, score, min_margin, max_pairs, generator)
+    if not len(a):
+        raise DataError(
+            f"Expected texts of one prompt that differ by more than {min_margin}, but "
+            f"{len(score)} rows of {codes.max() + 1} prompts give no pair. Lower min_margin, or "
+            "give a coarser prompt."
+        )
+    q = len(c)
+    error = delta_std_error((c[:, a] - c[:, b]).T, covariance[:q, :q])
+    return pd.DataFrame(
+        {
+            "prompt": prompt[a], "chosen": answer[a], "rejected": answer[b],
+            "margin": score[a] - score[b], "weight": 2 * sigma**2 / (2 * sigma**2 + error**2),
+            "margin_std_error": error,
+        }
+    )  # fmt: skip
 
 
 def write_jsonl(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,23 +10,28 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core.design import formula_text, prepare
-from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
+from causalrm.core.errors import (
+    DataError,
+    IdentificationError,
+    IdentificationWarning,
+    check_choice,
+    warn,
+)
 from causalrm.core.frame import Source, check
+from causalrm.core.inference import by_cluster
 from causalrm.core.random import RNG, resolve, seed_int, spawn
-from causalrm.core.result import COLUMNS, Assumption, Estimate, Result
+from causalrm.core.result import COLUMNS, Assumption, Estimate, Result, call_of
+from causalrm.deconfound.few_clusters import Sums, cluster_sums, wild_bootstrap
 from causalrm.deconfound.folds import Folds
 from causalrm.deconfound.learners import (
     LINEAR,
     LOGISTIC,
     check_clusters,
-    ess,
-    estimate_of,
-    fitted,
     learners_of,
     variances,
 )
 from causalrm.deconfound.linear_effect import combine
-from causalrm.deconfound.stages import fit_learner, seeded
+from causalrm.deconfound.policy_scores import Task, evaluate
 
 METHODS = ("dr", "ips", "snips", "direct", "switch")
 TERMS = ("policy", "logged", "difference")
@@ -44,24 +48,33 @@ class PolicyResult(Result):
         Value of the policy, mean logged reward, and the difference.
     covariance : ndarray of shape (3, 3)
     n_clusters : int or None
+    cluster_sums : tuple of ndarray or None
+        What `wild_bootstrap` needs of each cluster, where clusters are few.
     """
 
     method: str
     estimates: np.ndarray
     covariance: np.ndarray
     n_clusters: int | None
+    cluster_sums: Sums | None = None
 
     def effect(self, level: float = 0.95, term: str = "policy") -> Estimate:
         """One of the rows of `to_frame` as a number with its interval."""
+        if term not in TERMS:
+            raise DataError(f"Expected one of {list(TERMS)}, but saw {term!r}.")
         i = TERMS.index(term)
         df = None if self.n_clusters is None else self.n_clusters - 1.0
         se = float(np.sqrt(self.covariance[i, i]))
-        return estimate_of(float(self.estimates[i]), se, level, term, df)
+        return Estimate.wald(float(self.estimates[i]), se, level, term, df)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return the values of the policy and of the log, and their difference."""
         rows = [self.effect(level, term).to_frame() for term in TERMS]
         return pd.concat(rows, ignore_index=True)[COLUMNS]
+
+    def wild_bootstrap(self, level: float = 0.95, draws: int = 9999, rng: RNG = 0) -> pd.DataFrame:
+        """Tests and intervals that hold with few clusters; see `DeconfoundedResult`."""
+        return wild_bootstrap(TERMS, self.estimates, self.cluster_sums, level, draws, rng)
 
     def _fit_lines(self, level: float) -> list[tuple[str, str]]:
         d = self.diagnostics
@@ -122,7 +135,7 @@ def policy_value(
         Weights above are set to it, which biases the value; counted and warned about.
     folds, repeats : int
     cluster : str, optional
-        Its rows stay in one fold.
+        Its rows stay in one fold. With fewer than 30 clusters read ``wild_bootstrap()``.
     rng : None, int, SeedSequence or Generator
 
     Returns
@@ -169,17 +182,21 @@ def policy_value(
     1      logged      0.24      0.17       0.31
     2  difference      0.25      0.20       0.31
     """
-    if method not in METHODS:
-        raise DataError(f"Expected method in {METHODS}, but saw {method!r}.")
+    check_choice("method", method, METHODS)
     if method == "direct" and nuisance is not None:
         raise DataError(
             f"Expected no nuisance= with method 'direct', but saw {nuisance!r}: the error of a "
             "flexible regression enters a direct value in full, and no interval would hold. Use "
             "method 'dr' with it, or leave it out for least squares."
         )
-    for name, bound in (("clip", clip), ("switch", switch)):
-        if bound is not None and not bound > 0:
-            raise DataError(f"Expected a positive weight for {name}, but saw {bound!r}.")
+    for name, bound, fits in (
+        ("clip", clip, method != "direct"), ("switch", switch, method == "switch")
+    ):  # fmt: skip
+        if bound is not None and not (bound > 0 and fits):
+            raise DataError(
+                f"Expected a positive weight for {name}, with a method that has such a bound, but "
+                f"saw {bound!r} with {method!r}. Leave it out, or correct it."
+            )
     log: list[str] = []
     _, entropy = resolve(rng)
     policy = policy(data) if callable(policy) else policy
@@ -189,23 +206,20 @@ def policy_value(
         data, {"covariates": text}, numbers=[reward, *used, *([propensity] if propensity else [])],
         categories=[action, *([cluster] if cluster else [])],
     )  # fmt: skip
-    index = source.index if source.kind == "memory" else None
     if propensity:
         check(
             rows, [propensity], lambda p: (p <= 0) | (p > 1), "propensities above 0, at most 1",
-            "Give the probability with which the logged action was taken.", index,
+            "Give the probability with which the logged action was taken.", source.index,
         )  # fmt: skip
-    columns = rows.sample(rows.n_obs).columns
-    levels = {c.name: list(c.levels or ()) for c in reader.columns}
-    n_clusters = len(levels[cluster]) if cluster else None
-    if cluster and n_clusters is not None:
-        check_clusters(n_clusters, cluster, log)
-    n, actions = rows.n_obs, levels[action]
+    columns, n_clusters = rows.collect(), None
+    if cluster:
+        n_clusters = check_clusters(reader, cluster, log)
+    n, actions = rows.n_obs, list(reader.levels[action])
     a, r = np.asarray(columns[action], dtype=np.intp), np.asarray(columns[reward], dtype=float)
     pi = _probabilities(policy, actions, columns, source, n)
     codes = None if cluster is None else np.asarray(columns[cluster])
-    task = _Task(
-        a, r, pi, designs["covariates"].encode(columns, n)[1:].T,
+    task = Task(
+        a, r, pi, designs["covariates"].slopes(columns, n).T,
         None if propensity is None else np.asarray(columns[propensity], dtype=float),
         method, learners_of(nuisance, {"reward": LINEAR, "action": LOGISTIC}),
         nuisance is not None, switch, clip, codes, n_clusters,
@@ -214,15 +228,22 @@ def policy_value(
     found = []
     for g in spawn(rng, repeats):
         fold = Folds(folds, seed_int(g), "unit").codes({"unit": unit}, 0)
-        found.append(_evaluate(task, fold, g))
+        found.append(evaluate(task, fold, g))
     logged = float(r.mean())
-    thetas, squares = [], []
-    for f in found:
-        influence = np.stack([f.influence, (r - logged) / n, f.influence - (r - logged) / n])
-        thetas.append([f.value, logged, f.value - logged])
-        kinds = variances(influence, codes, n_clusters)
-        squares.append(kinds["cluster" if cluster else "robust"])
+    thetas = [[f.value, logged, f.value - logged] for f in found]
+    own = (r - logged) / n
+    influences = [np.stack([f.influence, own, f.influence - own]) for f in found]
+    kind = "cluster" if cluster else "robust"
+    squares = [variances(influence, codes, n_clusters)[kind] for influence in influences]
     estimates, covariance = combine(np.array(thetas), np.array(squares))
+    sums = None
+    if codes is not None and n_clusters is not None:
+        at = int(np.argsort([f.value for f in found])[(len(found) - 1) // 2])
+        slopes = np.zeros((3, 3, n))
+        slopes[0, 0], slopes[1, 1], slopes[2, 2] = found[at].slope, 1 / n, 1 / n
+        slopes[2, 0] = found[at].slope - 1 / n
+        both = np.concatenate([influences[at], slopes.reshape(9, n)])
+        sums = cluster_sums(by_cluster(codes, both, n_clusters), covariance)
     d = found[0].diagnostics
     _judge(d, n, log)
     support = {str(v): float(p) for v, p in zip(actions, pi.mean(axis=0), strict=True)}
@@ -235,11 +256,7 @@ def policy_value(
     roles = {"action": action, "reward": reward, "propensity": propensity}
     roles |= {"covariates": text if covariates else None, "cluster": cluster}
     return PolicyResult(
-        call={
-            "estimator": "policy_value",
-            "options": options,
-            "roles": {role: value for role, value in roles.items() if value},
-        },
+        call=call_of("policy_value", options, roles),
         n_obs=n,
         entropy=entropy,
         assumptions=_assumptions(action, reward, propensity, covariates, method, d),
@@ -249,155 +266,8 @@ def policy_value(
         estimates=estimates,
         covariance=covariance,
         n_clusters=n_clusters,
+        cluster_sums=sums,
     )
-
-
-# --------------------------------------------------------------------------- one split
-
-
-@dataclass(frozen=True)
-class _Task:
-    a: np.ndarray
-    r: np.ndarray
-    pi: np.ndarray  # (n, actions)
-    x: np.ndarray
-    p: np.ndarray | None
-    method: str
-    learners: Mapping[str, Any]
-    custom: bool
-    switch: float | None
-    clip: float | None
-    codes: np.ndarray | None
-    n_clusters: int | None
-
-
-@dataclass(frozen=True)
-class _Found:
-    value: float
-    influence: np.ndarray
-    diagnostics: dict[str, Any]
-
-
-def _evaluate(task: _Task, fold: np.ndarray, g: np.random.Generator) -> _Found:
-    a, r, pi, n = task.a, task.r, task.pi, len(task.r)
-    once = task.method == "direct" or task.method in ("ips", "snips") and not task.custom
-    if once:
-        fold = np.zeros(n, dtype=np.int8)
-    of_policy = pi[np.arange(n), a]
-    if task.method == "direct":
-        q, shift = _rewards(task, fold, g, True)
-        value = (pi * q).sum(axis=1)
-        theta = float(value.mean())
-        return _Found(theta, (value - theta) / n + shift, {})
-    p, score = (task.p, None) if task.p is not None else _propensities(task, fold, g, once)
-    assert p is not None
-    if (p[of_policy > 0] <= 0).any():
-        raise IdentificationError(
-            f"Expected a chance of every action that the policy takes, but in "
-            f"{int(((p <= 0) & (of_policy > 0)).sum())} of {n} rows the propensity is 0. Log with "
-            "exploration, or use method 'direct'."
-        )
-    w = np.divide(of_policy, p, out=np.zeros(n), where=of_policy > 0)
-    spread = list(variances((w - w.mean())[None, :] / n, task.codes, task.n_clusters).values())
-    z = (w.mean() - 1) / max(math.sqrt(spread[-1][0, 0]), 1e-300)
-    d: dict[str, Any] = {
-        "ess": ess(w), "largest": float(w.max()), "mean_weight": float(w.mean()),
-        "mean_weight_z": float(z), "matched_rows": int((of_policy > 0).sum()),
-    }  # fmt: skip
-    if task.clip is not None:
-        d["n_clipped"] = int((w > task.clip).sum())
-        w = np.minimum(w, task.clip)
-    if task.method in ("ips", "snips"):
-        if not w.any():
-            raise IdentificationError(
-                "Expected logged actions that the policy could have taken, but no row has one. "
-                "Use method 'direct', or another policy."
-            )
-        total = float(w.mean()) if task.method == "snips" else 1.0
-        theta = float((w * r).mean()) / total
-        influence = (w * r - theta if task.method == "ips" else w * (r - theta) / total) / n
-        if score is not None:  # what estimating the propensities takes away
-            influence = influence - score @ np.linalg.lstsq(score, influence, rcond=None)[0]
-        return _Found(theta, influence, d)
-    q, _ = _rewards(task, fold, g, False)
-    base, error = (pi * q).sum(axis=1), r - q[np.arange(n), a]
-    if task.method == "switch":
-        limit, beyond = _threshold(w, base, error, r, task.switch)
-        d |= {"switch": limit, "mass_beyond_switch": beyond}
-        w = np.where(w <= limit, w, 0.0)
-    value = base + w * error
-    theta = float(value.mean())
-    return _Found(theta, (value - theta) / n, d)
-
-
-def _threshold(
-    w: np.ndarray, base: np.ndarray, error: np.ndarray, r: np.ndarray, given: float | None
-) -> tuple[float, float]:
-    """Largest weight in use, and the policy's mass beyond it.
-
-    The bound adds the variance to the squared bias if the regression were off by the rewards' range
-    wherever it is used alone.
-    """
-    reach = float(np.ptp(r))
-    best, choice = math.inf, math.inf
-    for limit in np.unique(np.quantile(w, np.linspace(0.5, 1.0, 26))) if given is None else [given]:
-        beyond = float((w * (w > limit)).mean())
-        bound = float((base + w * (w <= limit) * error).var()) / len(w) + (reach * beyond) ** 2
-        if bound < best:
-            best, choice = bound, float(limit)
-    return choice, float((w * (w > choice)).mean())
-
-
-def _propensities(
-    task: _Task, fold: np.ndarray, g: np.random.Generator, once: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Probability of the action taken; where the model is fitted once, its scores (n, k)."""
-    n, size = len(task.a), task.pi.shape[1]
-    p = np.zeros((n, size))
-    for f in np.unique(fold):
-        own = fold == f
-        learn = own if once else ~own
-        seen, counts = np.unique(task.a[learn], return_counts=True)
-        if len(seen) == 1 or not task.x.shape[1]:
-            p[np.ix_(own, seen)] = counts / counts.sum()
-            continue
-        model = fit_learner(seeded(task.learners["action"], g), task.x[learn], task.a[learn], None)
-        p[np.ix_(own, model.classes_)] = model.predict_proba(task.x[own])
-    score = None
-    if once:
-        x = np.column_stack([np.ones(n), task.x])
-        left = (task.a[:, None] == np.arange(1, size)) - p[:, 1:]
-        score = (left[:, :, None] * x[:, None, :]).reshape(n, -1)
-        score = score / np.maximum(np.abs(score).max(axis=0), 1e-300)
-    return p[np.arange(n), task.a], score
-
-
-def _rewards(
-    task: _Task, fold: np.ndarray, g: np.random.Generator, once: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Regression of the reward for all actions (n, actions), and its influence on the value."""
-    n, size = task.pi.shape
-    q, shift = np.zeros((n, size)), np.zeros(n)
-    x = np.column_stack([np.ones(n), task.x])
-    for j in range(size):
-        of_j, mass = task.a == j, task.pi[:, j]
-        if not mass.any():
-            continue
-        for f in np.unique(fold):
-            own = fold == f
-            learn = of_j & (own if once else ~own)
-            if not learn.any():
-                raise IdentificationError(
-                    f"Expected logged rows of every action outside each fold, but action number "
-                    f"{j + 1} of {size} has none. Take fewer folds, or merge rare actions."
-                )
-            model = fitted(task.learners["reward"], task.x, task.r, learn, g, None)
-            q[own, j] = model(task.x[own])
-        if once:
-            gram = x[of_j].T @ x[of_j]
-            row = np.linalg.lstsq(gram, x.T @ mass / n, rcond=None)[0]
-            shift[of_j] = (x[of_j] @ row) * (task.r - q[:, j])[of_j]
-    return q, shift
 
 
 # --------------------------------------------------------------------------- input and words

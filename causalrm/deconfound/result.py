@@ -15,6 +15,7 @@ from causalrm.core.blocks import Block
 from causalrm.core.encoding import Design
 from causalrm.core.errors import DataError
 from causalrm.core.format import percent
+from causalrm.core.inference import delta_std_error
 from causalrm.core.random import RNG
 from causalrm.core.result import LikelihoodResult, Test
 from causalrm.deconfound.anderson_rubin import (
@@ -34,6 +35,7 @@ COMPARATORS = {
     "residualise": "the true reward is uncorrelated with the confounder",
     "invariance": "the true reward is uncorrelated with the confounder",
 }
+METHODS = ("iv", "plr", "joint", "fixed_effects", *COMPARATORS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -91,22 +93,23 @@ class DeconfoundedResult(LikelihoodResult):
         """What is subtracted per unit of each confounder column, shape (q,)."""
         return np.asarray(self.estimates[self._part("confounder")])
 
+    def confounders(self, block: Block, n: int) -> np.ndarray:
+        """Columns about their means whose effects are subtracted, (q, n)."""
+        if self.design is None or not len(self.gamma):
+            return np.empty((0, n))
+        c = Design.from_dict(self.design).slopes(block, n)
+        return np.asarray(c - self.centre[:, None])
+
     def subtracted(self, block: Block, n: int) -> tuple[np.ndarray, np.ndarray]:
         """What is subtracted from the outcomes of rows, and its standard error."""
-        removed, variance = np.zeros(n), np.zeros(n)
-        if self.design is not None and len(self.gamma):
-            design = Design.from_dict(self.design)
-            c = design.encode(block, n)[int(design.has_intercept) :] - self.centre[:, None]
-            removed += self.gamma @ c
-            variance += ((self._block("confounder") @ c) * c).sum(axis=0)
-        return removed, np.sqrt(np.clip(variance, 0.0, None))
+        c = self.confounders(block, n)
+        return self.gamma @ c, delta_std_error(c.T, self._block("confounder"))
 
     def rewards(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rewards of features of shape (p, n) under the linear model, and standard errors."""
         i = self._part("reward")
         x = np.concatenate([np.ones((1, x.shape[1])), x])
-        variance = ((self._block("reward") @ x) * x).sum(axis=0)
-        return self.estimates[i] @ x, np.sqrt(np.clip(variance, 0.0, None))
+        return self.estimates[i] @ x, delta_std_error(x.T, self._block("reward"))
 
     def wild_bootstrap(self, level: float = 0.95, draws: int = 9999, rng: RNG = 0) -> pd.DataFrame:
         """Tests and intervals for the confounders' effects that hold with few clusters.

@@ -12,23 +12,22 @@ import pandas as pd
 from causalrm.core.blocks import Rows
 from causalrm.core.design import encode_new, formula_text, prepare
 from causalrm.core.encoding import Design
-from causalrm.core.errors import DataError
+from causalrm.core.errors import DataError, check_choice
 from causalrm.core.estimator import Estimator
-from causalrm.core.frame import Source, check, scan
+from causalrm.core.frame import Source, check_weights, scan
 from causalrm.core.random import RNG, resolve, spawn
 from causalrm.core.result import quantile
 from causalrm.deconfound import evidence
 from causalrm.deconfound.best_of import best_of
 from causalrm.deconfound.fitting import fit_method
-from causalrm.deconfound.fixed_effects import fit_absorbed
-from causalrm.deconfound.pairs import pairs_of, write_jsonl
-from causalrm.deconfound.result import COMPARATORS, DeconfoundedResult
+from causalrm.deconfound.fixed_effects import effects_of, fit_absorbed
+from causalrm.deconfound.pairs import labels_of, pair_frame, write_jsonl
+from causalrm.deconfound.result import DeconfoundedResult
 from causalrm.deconfound.sensitivity import SensitivityResult, sensitivity
-from causalrm.deconfound.strengths import chosen
+from causalrm.deconfound.strengths import chosen, examined
 from causalrm.deconfound.task import Fitted, Task
 from causalrm.text import texts
 
-METHODS = ("iv", "plr", "joint", "fixed_effects", *COMPARATORS)
 Formula = str | Sequence[str]
 
 
@@ -188,12 +187,13 @@ class DeconfoundedReward(Estimator):
             a consequence of the text.
         """
         log: list[str] = []
-        task = self._task(outcome, text, instruments, absorb, cluster, weights)
-        if confounders is None and not (absorb and self.method == "fixed_effects"):
-            raise DataError(
-                "Expected confounders=, but saw none. Give the columns that move the outcome and "
-                "may go with the text, or fit a plain regression."
-            )
+        evidence.check_options(self, text, confounders, instruments, absorb)
+        task = Task(
+            method=self.method, outcome=outcome, cluster=cluster, weights=weights,
+            text=text if isinstance(text, str) else tuple(text),
+            absorb=(absorb,) if isinstance(absorb, str) else tuple(absorb or ()),
+            encoder=self.encoder, nuisance=self.nuisance, n_folds=int(self.folds),
+        )  # fmt: skip
         formulas = {
             role: formula_text(value, role)
             for role, value in (("confounders", confounders), ("instruments", instruments))
@@ -203,19 +203,12 @@ class DeconfoundedReward(Estimator):
         numbers = [outcome, *([] if task.is_text else names), *([weights] if weights else [])]
         groups = [*(names if task.is_text else []), *([cluster] if cluster else [])]
         source, rows, designs, reader = prepare(data, formulas, numbers, groups)
-        index = source.index if source.kind == "memory" else pd.RangeIndex(rows.n_obs)
         if weights is not None:
-            check(rows, [weights], lambda w: w < 0, "weights of at least 0", "Correct them.", index)
-            if rows.total(lambda block: (float(block[weights].sum()),))[0] <= 0:
-                raise DataError(
-                    f"Expected weights above 0 in column {weights!r}, but all {rows.n_obs} are 0. "
-                    "Correct them."
-                )
-        levels = {c.name: c.levels for c in reader.columns}
+            check_weights(rows, weights, source.index)
         used = {role: [c.name for c in design.columns] for role, design in designs.items()}
         evidence.check_timing(used, timing or {}, outcome, names, log)
-        task.place(rows, designs, levels, self._generator())
-        if task.is_text:
+        task.place(rows, designs, reader.levels, self._generator())
+        if task.is_text and "confounders" in designs:
             evidence.check_derived(task, designs["confounders"], timing or {})
         evidence.check_outcome(task, log)
         evidence.check_clusters(task, log)
@@ -223,80 +216,20 @@ class DeconfoundedReward(Estimator):
             fitted = fit_absorbed(data, task, formulas.get("confounders"), log)
         else:
             fitted = fit_method(task, spawn(self.rng, self.repeats), log)
-        self._finish(task, fitted, index, confounders, instruments, absorb, timing, log)
+        roles = {
+            "outcome": outcome, "text": task.text, "confounders": confounders,
+            "instruments": instruments, "absorb": absorb, "cluster": cluster, "weights": weights,
+            "timing": None if timing is None else dict(timing),
+        }  # fmt: skip
+        self._finish(task, fitted, roles, source.index, log)
         return self
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng(resolve(self.rng)[1])
 
-    def _task(
-        self, outcome: str, text: Any, instruments: Any, absorb: Any, cluster: Any, weights: Any
-    ) -> Task:
-        if self.method not in METHODS:
-            raise DataError(
-                f"Expected method to be one of {', '.join(METHODS)}, but saw {self.method!r}. "
-                "Choose one of these."
-            )
-        for name, least in (("folds", 2), ("repeats", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or not least <= value <= 100:
-                raise DataError(
-                    f"Expected {name} from {least} to 100, but saw {value!r}. Give such a number."
-                )
-        needs = {"instruments": ("iv", instruments), "absorb": ("fixed_effects", absorb)}
-        for role, (method, given) in needs.items():
-            if (given is not None) != (self.method == method):
-                problem = "saw none" if given is None else f"saw it with {self.method!r}"
-                raise DataError(
-                    f"Expected {role}= with method {method!r} and no other, but {problem}. "
-                    f"Set method={method!r} and give {role}, or leave {role} out."
-                )
-        is_text = isinstance(text, str)
-        columns = text if is_text else tuple(text)
-        if not columns or len(set(columns)) < len(columns) and not is_text:
-            raise DataError(
-                f"Expected text to be a column or different feature columns, but saw {text!r}. "
-                "Give one column of texts, or a list of numeric columns."
-            )
-        linear = self.nuisance is None or isinstance(self.nuisance, int | float)
-        if self.method == "joint" and is_text:
-            raise DataError(
-                f"Expected feature columns for method 'joint', but saw the text {text!r}: a joint "
-                "regression on texts needs a penalty, which leaves a part of the confounder's "
-                "effect to the text. Use method='plr', or encode the texts and give the columns."
-            )
-        needed = {"joint": linear, "fixed_effects": self.nuisance is None}
-        if not needed.get(self.method, True):
-            raise DataError(
-                f"Expected least squares for method {self.method!r}, but saw nuisance="
-                f"{self.nuisance!r}. Use method='plr' with the levels as confounders."
-            )
-        if not linear and not hasattr(self.nuisance, "predict"):
-            raise DataError(
-                "Expected nuisance to be a number or a scikit-learn regressor, but saw "
-                f"{self.nuisance!r}. Give one of these."
-            )
-        if linear and self.nuisance is not None and not 0 <= self.nuisance < np.inf:
-            raise DataError(
-                f"Expected a penalty of at least 0 as nuisance, but saw {self.nuisance!r}. Give "
-                "such a number."
-            )
-        return Task(
-            method=self.method, outcome=outcome, text=columns, cluster=cluster, weights=weights,
-            absorb=(absorb,) if isinstance(absorb, str) else tuple(absorb or ()),
-            encoder=self.encoder, nuisance=self.nuisance, n_folds=int(self.folds),
-        )  # fmt: skip
-
     def _finish(
-        self, task: Task, fitted: Fitted, index: pd.Index, confounders: Any, instruments: Any,
-        absorb: Any, timing: Any, log: list[str],
-    ) -> None:  # fmt: skip
-        kinds = list(fitted.covariances)
-        roles = {
-            "outcome": task.outcome, "text": task.text, "confounders": confounders,
-            "instruments": instruments, "absorb": absorb, "cluster": task.cluster,
-            "weights": task.weights, "timing": None if timing is None else dict(timing),
-        }  # fmt: skip
+        self, task: Task, fitted: Fitted, roles: dict[str, Any], index: pd.Index, log: list[str]
+    ) -> None:
         self.rewards_ = fitted.rewards.set_axis(index, axis=0)
         self.model_ = fitted.model
         self._kept = fitted.kept
@@ -305,14 +238,14 @@ class DeconfoundedReward(Estimator):
             call=self._call(roles),
             n_obs=task.rows.n_obs - fitted.dropped,
             entropy=resolve(self.rng)[1],
-            assumptions=evidence.assumptions(task, fitted, timing or {}),
+            assumptions=evidence.assumptions(task, fitted, roles["timing"] or {}),
             diagnostics=fitted.diagnostics,
             warnings=tuple(log),
             parameter=fitted.parameter,
             term=fitted.term,
             estimates=fitted.estimates,
             covariances=fitted.covariances,
-            covariance="cluster" if "cluster" in kinds else "robust",
+            covariance="cluster" if "cluster" in fitted.covariances else "robust",
             n_params=len(fitted.estimates),
             df_resid=None if task.n_clusters is None else task.n_clusters - 1.0,
             method=task.method,
@@ -337,7 +270,7 @@ class DeconfoundedReward(Estimator):
             source = Source(data)
             reader, rows = scan(source, categories=[r.text])
             model = self._model()
-            levels = texts(reader.columns[0].levels or (), f"column {r.text!r}")
+            levels = texts(reader.levels[r.text], f"column {r.text!r}")
             return source, rows, np.ascontiguousarray(model.encode(levels)[rows.columns[r.text]].T)
         source, rows = encode_new(data, [], numbers=r.text)
         return source, rows, np.stack([rows.columns[name] for name in r.text])
@@ -409,22 +342,12 @@ class DeconfoundedReward(Estimator):
         _, _, x = self._features(data)
         if r.method == "input" and not len(r.gamma):
             assert design is not None
-            c = design.encode(rows.columns, n)[int(design.has_intercept) :]
+            c = design.slopes(rows.columns, n)
             removed, se = self._model().removed(x, c), np.full(n, np.nan)
         else:
             removed, se = r.subtracted(rows.columns, n)
-            for name, effect in r.effects.items():
-                _, own = scan(Source(data), categories=[name])
-                labels = _labels(data, name, own, n)
-                value = effect.reindex(labels).to_numpy(float)
-                if np.isnan(value).any():
-                    unseen = sorted({str(v) for v in labels[np.isnan(value)]})[:5]
-                    raise DataError(
-                        f"Expected levels of the fit in column {name!r}, but "
-                        f"{int(np.isnan(value).sum())} of {n} rows have others: {unseen}. Drop "
-                        "these rows, or fit again with them."
-                    )
-                removed, se = removed + value, np.full(n, np.nan)
+            if r.effects:
+                removed, se = removed + effects_of(r.effects, data), np.full(n, np.nan)
         reward, reward_se = self._rewards(x)
         columns = {
             "outcome": y, "deconfounded": y - removed, "std_error": se, "reward": reward,
@@ -484,8 +407,7 @@ class DeconfoundedReward(Estimator):
         A margin makes pairs easy: they are for learning. Judge a reward model on pairs that were
         not chosen by their outcome, or by `best_of_n`.
         """
-        if by not in ("deconfounded", "reward"):
-            raise DataError(f"Expected by to be 'deconfounded' or 'reward', but saw {by!r}.")
+        check_choice("by", by, ("deconfounded", "reward"))
         r = self.result_
         answer = answer or (r.text if isinstance(r.text, str) else None)
         if by == "reward":  # needs neither outcomes nor confounders
@@ -494,35 +416,14 @@ class DeconfoundedReward(Estimator):
         else:
             found = self.transform(data)
             source, score = Source(data), found["deconfounded"].to_numpy()
-        n = len(score)
-        asked = np.full(n, "", dtype=object)
-        if prompt is not None:
-            asked = _labels(data, prompt, scan(Source(data), categories=[prompt])[1], n)
-        codes = pd.factorize(asked)[0]
-        a, b = pairs_of(codes, score, float(min_margin), max_pairs, self._generator())
-        if not len(a):
-            raise DataError(
-                f"Expected texts of one prompt that differ by more than {min_margin}, but {n} rows "
-                f"of {codes.max() + 1} prompts give no pair. Lower min_margin, or give a coarser "
-                "prompt."
-            )
-        shown = source.index.to_numpy() if answer is None else _labels(
-            data, answer, scan(Source(data), categories=[answer])[1], n
-        )  # fmt: skip
-        variance = np.zeros(len(a))
-        if by == "deconfounded" and r.design is not None and len(r.gamma):
-            design = Design.from_dict(r.design)
-            _, rows = encode_new(data, [design])
-            c = design.encode(rows.columns, n)[int(design.has_intercept) :]
-            apart = c[:, a] - c[:, b]
-            variance = ((r._block("confounder") @ apart) * apart).sum(axis=0)
-        frame = pd.DataFrame(
-            {
-                "prompt": asked[a], "chosen": shown[a], "rejected": shown[b],
-                "margin": score[a] - score[b],
-                "weight": 2 * r.sigma**2 / (2 * r.sigma**2 + variance),
-                "margin_std_error": np.sqrt(np.clip(variance, 0.0, None)),
-            }
+        c = np.empty((0, len(score)))
+        if by == "deconfounded" and r.design is not None:
+            c = r.confounders(encode_new(data, [Design.from_dict(r.design)])[1].columns, len(score))
+        frame = pair_frame(
+            score,
+            np.full(len(score), "", dtype=object) if prompt is None else labels_of(data, prompt),
+            source.index.to_numpy() if answer is None else labels_of(data, answer),
+            float(min_margin), max_pairs, self._generator(), r.sigma, c, r._block("confounder"),
         )  # fmt: skip
         if path is not None:
             write_jsonl(frame, path)
@@ -550,7 +451,8 @@ class DeconfoundedReward(Estimator):
             Rows "best of n", "random" and "gain" with the columns of a result frame. Intervals hold
             the sampling of rows (or clusters), the noise of gamma and the confounder's mean, for
             the reward model as it is; those of a fit with absorbed effects hold the noise of gamma
-            only in part.
+            only in part. What clusters do to gamma is that of the fit, the jackknife or scores;
+            there is no wild bootstrap.
 
         Raises
         ------
@@ -559,20 +461,7 @@ class DeconfoundedReward(Estimator):
         """
         if not hasattr(self, "_kept"):
             self._model()
-        kept = self._kept
-        total = len(self.rewards_)
-        if not isinstance(n, int | np.integer) or not 1 <= n <= total:
-            raise DataError(f"Expected n from 1 to {total} rows, but saw {n!r}. Lower n.")
-        codes = None
-        if prompt is not None:
-            codes = pd.factorize(np.asarray(prompt), use_na_sentinel=True)[0]
-            if len(codes) != total or (codes < 0).any():
-                raise DataError(
-                    f"Expected {total} labels of prompts, one per row of the fit and none missing, "
-                    f"but saw {len(codes)} with {int((codes < 0).sum())} missing. Give "
-                    "df['prompt'], say."
-                )
-        return best_of(self.rewards_, kept, int(n), codes, level, self.result_._df)
+        return best_of(self.rewards_, self._kept, n, prompt, level, self.result_._df)
 
     def sensitivity(
         self, term: str | None = None, *,
@@ -605,32 +494,11 @@ class DeconfoundedReward(Estimator):
         DataError
             When there is no such column or benchmark, or the method is a comparator.
         """
-        r, d = self.result_, self.result_.diagnostics
-        if "reduced_form" in d:
-            frame = d["reduced_form"].set_index("term")
-        elif "scale" in d:
-            q = len(r.gamma)
-            columns = {"estimate": r.gamma, "std_error": r.std_error[:q], "scale": d["scale"]}
-            frame = pd.DataFrame(columns, index=list(r.term[:q]))
-        else:
-            raise DataError(
-                f"Expected a fit by 'plr', 'joint', 'iv' or 'fixed_effects', but {r.method!r} is "
-                "right under assumptions of another kind. Fit one of these."
-            )
-        name = frame.index[0] if term is None else term
-        if name not in frame.index:
-            raise DataError(f"Expected one of {list(frame.index)}, but saw {term!r}. Give one.")
-        row = frame.loc[name]
+        r = self.result_
+        row = examined(r, term)
         if not isinstance(benchmarks, Mapping):
-            benchmarks = chosen(d.get("benchmarks"), str(name), benchmarks)
+            benchmarks = chosen(r.diagnostics.get("benchmarks"), str(row.name), benchmarks)
         return sensitivity(
             float(row["estimate"]), float(row["std_error"]), scale=float(row["scale"]), null=null,
-            benchmarks=benchmarks, outcome_sd=outcome_sd, name=str(name), n_obs=r.n_obs,
+            benchmarks=benchmarks, outcome_sd=outcome_sd, name=str(row.name), n_obs=r.n_obs,
         )  # fmt: skip
-
-
-def _labels(data: Any, name: str, rows: Rows, n: int) -> np.ndarray:
-    """Values of a column of any data frame as objects."""
-    reader, _ = scan(Source(data), categories=[name])
-    levels = np.array(list(reader.columns[0].levels or ()) + [None], dtype=object)[:-1]
-    return np.asarray(levels[np.asarray(rows.columns[name])])

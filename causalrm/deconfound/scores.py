@@ -1,23 +1,26 @@
-"""Average effects and their influence functions, one function per method."""
+"""Average effects and their influence functions: one random split, and one function per method."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import linalg
 
+from causalrm.core.blocks import Rows
+from causalrm.core.encoding import Design
 from causalrm.core.errors import IdentificationError
+from causalrm.core.inference import FEW, by_cluster, clustered
 from causalrm.core.linear import least_squares
-from causalrm.deconfound.learners import (
-    LOGISTIC,
-    cross_fit,
-    ess,
-    fitted,
-)
+from causalrm.core.random import seed_int
+from causalrm.deconfound.few_clusters import MOST
+from causalrm.deconfound.folds import FOLD, Columns, Folds, with_folds
+from causalrm.deconfound.jackknife import each_left_out, theta_of
+from causalrm.deconfound.learners import LOGISTIC, cross_fit, ess, fitted
+from causalrm.deconfound.linear_nuisance import partial_out, residuals
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,24 @@ class Found:
         g = len(thetas)
         return replace(self, left=(1 - 1 / g) * (self.theta - np.array(thetas)))
 
+    def by_cluster(self, task: Task, beside: np.ndarray) -> np.ndarray:
+        """Influence of the clusters on theta, and sums of what stands `beside` it; (G, 2)."""
+        assert task.codes is not None and task.n_clusters is not None
+        sums = by_cluster(task.codes, np.stack([self.influence, beside]), task.n_clusters)
+        if self.left is not None:
+            sums[:, 0] = self.left
+        return sums
+
+    def covariances(self, task: Task) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Standard errors by kind, and covariances of the estimate and S by kind."""
+        second = self.moments.get("influence", np.zeros_like(self.influence))
+        rows = np.stack([self.influence, second])
+        joint = {"robust": rows @ rows.T}
+        if task.codes is not None:
+            joint["cluster"] = clustered(self.by_cluster(task, second))
+        errors = {kind: math.sqrt(v[0, 0]) for kind, v in joint.items()} | self.std_errors
+        return errors, joint
+
 
 @dataclass(frozen=True)
 class Task:
@@ -57,6 +78,8 @@ class Task:
     clip: float | None
     trim: float | None
     interact: tuple[str, ...]
+    codes: np.ndarray | None = None  # of clusters
+    n_clusters: int | None = None
 
     def scale(self, sigma: np.ndarray, nu: np.ndarray) -> dict[str, Any]:
         """Moments of S from the rows' contributions to sigma2 and nu2, with its influence."""
@@ -67,6 +90,77 @@ class Task:
         mean = float(np.mean(w * self.y))
         spread = float(np.mean(w * (self.y - mean) ** 2))
         return {"sigma2": sigma2, "nu2": nu2, "outcome_variance": spread, "influence": influence}
+
+
+class Names(NamedTuple):
+    """The columns of one analysis by name."""
+
+    outcome: str
+    treatment: str
+    cluster: str | None
+    weights: str | None
+
+
+def one_split(
+    method: str, task: Task, rows: Rows, design: Design, names: Names, folds: int,
+    generator: np.random.Generator, linear: bool,
+) -> Found:  # fmt: skip
+    """Estimate once, from one random split where the method needs one."""
+    if method in ("difference", "regression"):
+        return regression(task)
+    if method == "ipw":
+        return _left_out(ipw(task, generator), lambda t, _: ipw(t, generator), task)
+    cut = Folds(folds, seed_int(generator), names.cluster)
+    split = with_folds(rows, cut)
+    if method == "aipw":
+        fold = split.collect()[FOLD]
+        found = aipw(task, fold, generator)
+        if not linear:
+            return found
+        return _left_out(found, lambda t, keep: aipw(t, fold[keep], generator), task)
+    if linear:
+        confounder = Columns((names.treatment,), (names.treatment,))
+        fit = partial_out(
+            split, outcome=names.outcome, confounders=confounder, controls=design, n_folds=folds,
+            weights=names.weights,
+        )  # fmt: skip
+        left = residuals(split, fit)
+        found = plr(task, left[-1], left[0])
+        if names.cluster and task.n_clusters is not None and task.n_clusters <= MOST[0]:
+            fold_of = cut.codes({names.cluster: np.arange(task.n_clusters)}, 0)
+            each = each_left_out(split, fit, names.cluster, fold_of, 0.0)
+            thetas = [float(theta_of("plr", one, 0.0)[0]) for one in each]
+            found = found.without(thetas) if len(thetas) == task.n_clusters else found
+    else:
+        fold, w = split.collect()[FOLD], task.w if task.weighted else None
+        y = cross_fit(task.learners["outcome"], task.x, task.y, fold, generator, w)
+        d = cross_fit(task.learners["treatment"], task.x, task.d, fold, generator, w)
+        found = plr(task, task.y - y, task.d - d)
+    if not found.overlap["r2_treatment"] < 1 - 1e-9:
+        raise IdentificationError(
+            f"Expected a treatment {names.treatment!r} that varies beyond the covariates, but they "
+            "determine it. Leave out the covariate that does."
+        )
+    return found
+
+
+def _left_out(found: Found, again: Callable[[Task, np.ndarray], Found], task: Task) -> Found:
+    """Influence of few clusters by estimating without each."""
+    if task.codes is None or task.n_clusters is None or task.n_clusters >= FEW:
+        return found
+    thetas = []
+    for g in range(task.n_clusters):
+        keep = task.codes != g
+        w = task.w[keep]
+        part = replace(task, y=task.y[keep], d=task.d[keep], x=task.x[keep], w=w / w.mean())
+        try:
+            thetas.append(again(part, keep).theta)
+        except IdentificationError:  # the estimate needs every cluster
+            return found
+    return found.without(thetas)
+
+
+# --------------------------------------------------------------------------- methods
 
 
 def regression(task: Task) -> Found:
@@ -87,9 +181,10 @@ def regression(task: Task) -> Found:
     gram = design.T @ (design * w[:, None])
     beta = least_squares(gram, design.T @ (w * task.y), names)
     e = task.y - design @ beta
-    row = linalg.inv(gram)[0]
+    bread = least_squares(gram, np.eye(len(names)))
+    row = bread[0]
     v = design @ row  # residual treatment over its sum of squares
-    leverage = w * np.einsum("ij,jk,ik->i", design, linalg.inv(gram), design)
+    leverage = w * np.einsum("ij,jk,ik->i", design, bread, design)
     means = base / base.sum() * (about @ beta[k - len(places) :])  # of the interactions
     influence = w * v * e + means
     hc2 = w * v * e / np.sqrt(np.clip(1 - leverage, 1e-12, None)) + means

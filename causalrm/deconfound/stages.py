@@ -8,7 +8,9 @@ outcome on C with the text as instrument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +19,18 @@ from scipy import linalg
 from sklearn.base import clone
 
 from causalrm.core.blocks import Block, Rows, length
+from causalrm.core.errors import IdentificationError, IdentificationWarning, warn
+from causalrm.core.inference import clustered
 from causalrm.core.random import seed_int
 from causalrm.deconfound.folds import FOLD, Columns, Regressors, matrix_of, terms_of
 from causalrm.deconfound.linear_effect import LinearEffect
-from causalrm.deconfound.linear_nuisance import Nuisance, partial_out, residuals_of, targets_of
+from causalrm.deconfound.linear_nuisance import (
+    Nuisance,
+    partial_out,
+    residuals_of,
+    targets_of,
+    to_raw,
+)
 
 NONE = Columns((), ())
 
@@ -46,10 +56,29 @@ def seeded(learner: Any, generator: np.random.Generator) -> Any:
 
 def fit_learner(learner: Any, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> Any:
     """Fit, with weights where there are some; a pipeline passes them to its last step."""
-    if w is None:
-        return learner.fit(x, y)
     steps = getattr(learner, "steps", None)
-    return learner.fit(x, y, **{f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": w})
+    name = f"{steps[-1][0]}__sample_weight" if steps else "sample_weight"
+    with near_singular():
+        return learner.fit(x, y, **({} if w is None else {name: w}))
+
+
+@contextmanager
+def near_singular() -> Iterator[None]:
+    """Say in the package's own words that a learner met a system that is nearly singular."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", linalg.LinAlgWarning)
+        yield
+    about = [w for w in seen if issubclass(w.category, linalg.LinAlgWarning)]
+    for other in seen:
+        if other not in about:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if about:
+        warn(
+            "A nuisance model is barely identified: covariates nearly determine one another or "
+            "the treatment, or a rare level is absent from a fold. Its predictions were taken as "
+            "they are; combine rare levels, rescale outliers, or give a penalised nuisance.",
+            IdentificationWarning,
+        )
 
 
 def grams(x: np.ndarray, targets: np.ndarray, fold: np.ndarray, w: np.ndarray | None) -> np.ndarray:
@@ -342,7 +371,13 @@ def gamma_of(
 def _inverse(matrix: np.ndarray, fit: Nuisance) -> np.ndarray:
     """Inverse of cross products of confounders, in units of their standard deviations."""
     unit = 1.0 / np.sqrt(np.diag(fit.centred)[fit.d])
-    return np.asarray(linalg.inv(matrix * np.outer(unit, unit)) * np.outer(unit, unit))
+    try:
+        return np.asarray(linalg.inv(matrix * np.outer(unit, unit)) * np.outer(unit, unit))
+    except linalg.LinAlgError as error:
+        raise IdentificationError(
+            "Expected confounders that vary apart from one another and from the text, but their "
+            f"cross products are singular ({error}). Remove columns, or combine rare levels."
+        ) from error
 
 
 def jointly(fit: Nuisance, ridge: float) -> Gamma:
@@ -356,8 +391,7 @@ def jointly(fit: Nuisance, ridge: float) -> Gamma:
     raw = both * unit
     d = slice(1 + p, 1 + p + q)
     # Raw coefficients are T times those in units; confounders are taken about their means here.
-    t = np.diag(fit.scale[x])
-    t[0, 1:] = -fit.shift[x][1:] * fit.scale[x][1:]
+    t = to_raw(fit.shift[x], fit.scale[x])
     t[0, d] += fit.mean[fit.d] * fit.scale[d]
     bread = (t @ linalg.inv(inner) @ t.T)[d]
     beta = raw[: 1 + p].copy()
@@ -426,7 +460,7 @@ def covariances(
     """Covariances: "robust" from the influence of rows, "cluster" from sums (G, k) of clusters."""
     out = {"robust": rows.total(_squared, influence)[0]}
     if sums is not None:
-        out["cluster"] = sums.T @ sums * len(sums) / (len(sums) - 1)
+        out["cluster"] = clustered(sums)
     return out
 
 
@@ -440,8 +474,7 @@ def reward_line(fit: Nuisance, gamma: Gamma, ridge: float) -> Line:
     p = fit.p
     x, d = slice(0, 1 + p), slice(1 + p, 1 + p + fit.q)
     total = fit.gram.sum(axis=0)
-    unit = np.diag(fit.scale[x])
-    unit[0, 1:] = -fit.shift[x][1:] * fit.scale[x][1:]
+    unit = to_raw(fit.shift[x], fit.scale[x])
     inner = unit @ linalg.inv(penalised(total[x, x], ridge))
     # Regressions of the outcome and of the confounders about their means.
     on_y = inner @ (total[x, -1] / fit.scale[-1])

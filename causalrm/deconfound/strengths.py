@@ -15,6 +15,7 @@ from causalrm.deconfound import stages
 from causalrm.deconfound.folds import Columns, terms_of
 from causalrm.deconfound.linear_effect import LinearEffect, linear_effect
 from causalrm.deconfound.linear_nuisance import Nuisance, cross_fitted, partial_out
+from causalrm.deconfound.result import DeconfoundedResult
 from causalrm.deconfound.sensitivity import benchmark
 from causalrm.deconfound.task import Task
 
@@ -37,6 +38,29 @@ def reduced_form(task: Task, rows: Rows) -> pd.DataFrame:
         "std_error": np.sqrt(np.diag(effect.covariance)), "scale": scales(fit, effect),
     }  # fmt: skip
     return pd.DataFrame(frame)
+
+
+def examined(result: DeconfoundedResult, term: str | None) -> pd.Series:
+    """Estimate, standard error and scale of the effect that a sensitivity analysis is about."""
+    d = result.diagnostics
+    if "reduced_form" in d:
+        frame = d["reduced_form"].set_index("term")
+    elif "scale" in d:
+        q = len(result.gamma)
+        columns = {
+            "estimate": result.gamma, "std_error": result.std_error[:q], "scale": d["scale"]
+        }  # fmt: skip
+        frame = pd.DataFrame(columns, index=list(result.term[:q]))
+    else:
+        raise DataError(
+            f"Expected a fit by 'plr', 'joint', 'iv' or 'fixed_effects', but {result.method!r} is "
+            "right under assumptions of another kind. Fit one of these."
+        )
+    name = frame.index[0] if term is None else term
+    if name not in frame.index:
+        raise DataError(f"Expected one of {list(frame.index)}, but saw {term!r}. Give one.")
+    row: pd.Series = frame.loc[name]
+    return row
 
 
 def benchmarks(fit: Nuisance, ridge: float) -> pd.DataFrame:

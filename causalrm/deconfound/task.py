@@ -13,6 +13,7 @@ from scipy import sparse
 from causalrm.core.blocks import Rows
 from causalrm.core.design import Design
 from causalrm.core.errors import DataError, IdentificationError
+from causalrm.core.inference import by_cluster, delta_std_error
 from causalrm.deconfound import stages
 from causalrm.text import TfidfText, texts
 
@@ -76,9 +77,7 @@ class Task:
                 f"{self.n_folds} folds. Give more rows, or lower folds."
             )
         if not self.in_blocks and not rows.in_memory:
-            parts = [part for _, part in rows.parts()]
-            columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            rows = Rows(columns, rows.n_obs)
+            rows = Rows(rows.collect(), rows.n_obs)
         self.rows, self.unit = rows, self.cluster
         if self.cluster is not None:
             self.n_clusters = len(levels[self.cluster])
@@ -179,8 +178,7 @@ class TextModel:
         """Rewards of features (p, n), and standard errors."""
         if self.learner is None:
             ones = np.concatenate([np.ones((1, x.shape[1])), x])
-            variance = ((self.covariance @ ones) * ones).sum(axis=0)
-            return self.coef @ ones, np.sqrt(np.clip(variance, 0.0, None))
+            return self.coef @ ones, delta_std_error(ones.T, self.covariance)
         none = np.full(x.shape[1], np.nan)
         if self.draws is not None:
             return stages.marginal(self.learner, x.T, self.draws), none
@@ -200,13 +198,22 @@ class Kept:
     c: np.ndarray
     psi: np.ndarray
     codes: np.ndarray | None
-    n_clusters: int | None
+    by_cluster: np.ndarray | None = None  # influence of clusters on gamma, (G, q)
     covariance: np.ndarray | None = None
 
-    def passed_on(self, p: np.ndarray, fine: np.ndarray) -> np.ndarray:
-        """Influence of rows on a weighted sum of deconfounded outcomes, through gamma and mean."""
-        c, psi = self.c[:, fine], self.psi[:, fine]
-        return np.asarray(-(c @ p) @ psi + p.sum() * (self.theta @ c) / c.shape[1])
+    def influence(self, direct: np.ndarray, p: np.ndarray, fine: np.ndarray) -> np.ndarray:
+        """Influence of rows, or clusters, on a weighted sum of deconfounded outcomes.
+
+        To the direct one of every row comes what passes through gamma and the confounders' mean.
+        """
+        c = self.c[:, fine]
+        moved = c @ p
+        own = direct + p.sum() * (self.theta @ c) / c.shape[1]
+        if self.codes is None or self.by_cluster is None:
+            return np.asarray(own - moved @ self.psi[:, fine])
+        g = len(self.by_cluster)
+        sums = by_cluster(self.codes[fine], own[None, :], g)[:, 0] - self.by_cluster @ moved
+        return np.asarray(np.sqrt(g / (g - 1)) * sums)
 
     def extra(self, p: np.ndarray, fine: np.ndarray) -> float:
         """Variance through gamma where its influence by row is not known."""

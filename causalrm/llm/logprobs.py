@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from causalrm.core.errors import DataError
+
 _LOWEST = -9999.0  # what OpenAI writes for "practically impossible"; -inf is not JSON
 # How byte-level BPE and SentencePiece write a leading space or line break.
 _MARKERS = "\u0120\u010a\u2581"
@@ -83,7 +85,7 @@ def choice_bounds(
 
     Raises
     ------
-    ValueError
+    DataError
         If the probabilities sum to more than 1.01, so that they are not raw ones.
 
     References
@@ -114,7 +116,10 @@ def choice_bounds(
             listed[j] += 1
     total = math.fsum(q for _, q in pairs)
     if total > 1.01:
-        raise ValueError(f"the listed probabilities sum to {total:.3f}: they are not raw ones")
+        raise DataError(
+            "Expected raw probabilities, which sum to 1 at most, but the listed ones sum to "
+            f"{total:.3f}. Give those of one position, before any scaling."
+        )
     mass, rest = float(p.sum()), 0.0 if exact else max(0.0, 1.0 - total)
     smallest = likeliest[-1] if likeliest else 1.0
     gain = np.full(len(choices), rest)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, Self
 
-import numpy as np
-
-from causalrm.core.errors import DataError, IdentificationWarning, warn
+from causalrm.core.errors import DataError, check_choice
 from causalrm.core.estimator import Estimator
+from causalrm.core.inference import warn_of_few
 from causalrm.core.result import LikelihoodResult
 from causalrm.preference.votes import Roles, Votes, read
-
-_FEW_CLUSTERS = 30
 
 
 class VoteModel(Estimator):
@@ -98,15 +95,6 @@ class VoteModel(Estimator):
         return "robust" if votes.cluster is None else "cluster"
 
 
-def check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    """Refuse an option that is none of those known."""
-    if not isinstance(value, str | bool | np.bool_) or value not in known:
-        raise DataError(
-            f"Expected {name} to be one of {', '.join(map(repr, known))}, but saw {value!r}. "
-            "Choose one of these."
-        )
-
-
 def check_penalty(penalty: Any) -> None:
     """Refuse a penalty that is no number of at least 0."""
     try:
@@ -121,11 +109,4 @@ def check_clusters(n_clusters: int, log: list[str] | None) -> None:
     """Refuse a single cluster, and warn of few."""
     if n_clusters < 2:
         raise DataError("Expected at least two clusters, but saw one. Leave cluster out.")
-    if n_clusters < _FEW_CLUSTERS:
-        warn(
-            f"Only {n_clusters} clusters: cluster-robust standard errors are too small on average "
-            f"below about {_FEW_CLUSTERS}. Intervals use t with {n_clusters - 1} degrees of "
-            "freedom.",
-            IdentificationWarning,
-            log,
-        )
+    warn_of_few(n_clusters, log)

@@ -211,7 +211,7 @@ class BradleyTerry(VoteModel):
         if self.position:
             names.append("first")
         if votes.design is not None:
-            names += votes.design.terms[int(votes.design.has_intercept) :]
+            names += votes.design.slope_terms
         return Setup(model, bool(self.position), float(self.penalty or 0.0), tuple(names))
 
     # ------------------------------------------------------------ what is reported
@@ -312,7 +312,7 @@ class BradleyTerry(VoteModel):
         if r.design is not None:
             design = Design.from_dict(r.design)
             _, rows = encode_new(data, [design])
-            x = design.encode(rows.columns, len(z))[int(design.has_intercept) :]
+            x = design.slopes(rows.columns, len(z))
             z = z + common[int(r.position) :] @ x
         kinds = [("a", 1.0)] + [("tie", 0.5)] * r.has_ties + [("b", 0.0)]
         columns = {name: r._probability(z, y)[0] for name, y in kinds}

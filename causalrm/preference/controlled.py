@@ -13,9 +13,9 @@ import pandas as pd
 from scipy import special
 
 from causalrm.core.errors import DataError, IdentificationError
-from causalrm.core.frame import Source, check, scan
+from causalrm.core.frame import Source, check, check_weights, scan
 from causalrm.core.inference import by_cluster
-from causalrm.core.result import Assumption, LikelihoodResult, Scale
+from causalrm.core.result import Assumption, LikelihoodResult, Scale, call_of
 from causalrm.preference.differences import fit_differences
 
 _FORMS = ("tanh", "linear")
@@ -154,35 +154,28 @@ def controlled_win_rate(
     source = Source(data)
     numbers = [outcome, *names, *(c for c in (difficulty, weights) if c is not None)]
     reader, rows = scan(source, numbers, categories=[c for c in (model, cluster) if c is not None])
-    index = source.index if source.kind == "memory" else None
     check(
         rows, [outcome], lambda y: (y < 0) | (y > 1),
-        "outcomes from 0 (the baseline wins) to 1", "Recode the column.", index,
+        "outcomes from 0 (the baseline wins) to 1", "Recode the column.", source.index,
     )  # fmt: skip
     if weights is not None:
-        check(rows, [weights], lambda w: w < 0, "weights of at least 0", "Correct them.", index)
-    parts = [block for _, block in rows.parts()]
-    columns = {c: np.concatenate([np.asarray(p[c]) for p in parts]) for c in parts[0]}
+        check_weights(rows, weights, source.index)
+    columns = rows.collect()
     if weights is not None:  # rows without weight say nothing, not even of the scale of a control
         used = columns[weights] > 0
-        if not used.any():
-            raise DataError(
-                f"Expected positive values in column {weights!r}, but all {len(used)} are 0."
-            )
         columns = {name: c[used] for name, c in columns.items()}
     roles = (outcome, names, difficulty, cluster, weights)
     labels = ("outcome", "controls", "difficulty", "cluster", "weights")
-    call = {
-        "estimator": "controlled_win_rate",
-        "options": {"form": form, "at": at, "penalty": penalty},
-        "roles": {label: c for label, c in zip(labels, roles, strict=True) if c is not None},
-    }
+    call = call_of(
+        "controlled_win_rate",
+        {"form": form, "at": at, "penalty": penalty},
+        dict(zip(labels, roles, strict=True)),
+    )
     one = partial(_one, roles=roles, form=form, at=at, penalty=penalty, call=call)
     if model is None:
         return one(columns)
-    levels = next(c.levels for c in reader.columns if c.name == model) or ()
     table = []
-    for code, level in enumerate(levels):
+    for code, level in enumerate(reader.levels[model]):
         part = {name: c[columns[model] == code] for name, c in columns.items()}
         plain = _plain(part, roles) if len(part[model]) else (math.nan, math.nan)
         row = {"model": level} | dict.fromkeys(_SHOWN, math.nan)

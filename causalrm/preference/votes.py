@@ -12,7 +12,7 @@ from causalrm.core.blocks import Rows, each
 from causalrm.core.column import Look, first_rows, look_at, refuse, refuse_tiny
 from causalrm.core.design import Design, Formulas
 from causalrm.core.errors import DataError, IdentificationError
-from causalrm.core.frame import Source, check, scan
+from causalrm.core.frame import Source, check, check_weights, scan
 from causalrm.preference import _kernels as K
 
 LABELS = {
@@ -143,17 +143,13 @@ def read(data: Any, roles: Roles, formula: str | None = None) -> Votes:
     roles.check()
     source = Source(data)
     looks, design, x = _columns(source, roles, formula)
-    index = source.index if source.kind == "memory" else None
-    n = source.n_obs
+    index, n = source.index, source.n_obs
     rows = Rows({name: look.values for name, look in looks.items()}, n)
     w, counts = (
         np.asarray(looks[c].values, float) if c else _NONE for c in (roles.weights, roles.counts)
     )
     if roles.weights:
-        check(
-            rows, [roles.weights], lambda w: w < 0, "weights of at least 0",
-            "Drop these rows or correct the weights.", index,
-        )  # fmt: skip
+        check_weights(rows, roles.weights, index)
     if roles.counts:
         check(
             rows, [roles.counts], lambda m: (m < 0) | (m != np.floor(m)),
@@ -226,8 +222,7 @@ def _columns(
         either=[*named["either"], *parsed.either],
         categories=[*named["categories"], *parsed.categories],
     )
-    index = source.index if source.kind == "memory" else None
-    design = parsed.build(rows, reader, index).get("covariates")
+    design = parsed.build(rows, reader, source.index).get("covariates")
     parts: list[tuple[list[np.ndarray], np.ndarray]] = []
     wanted = [] if looks else list(uses)
     for _, block in rows.parts():
@@ -289,12 +284,11 @@ def _weighted(votes: Votes, w: np.ndarray, counts: np.ndarray, roles: Roles) -> 
     if not w.size and not counts.size:
         return votes
     n = len(votes.y)
-    for column, values in ((roles.counts, counts), (roles.weights, w)):
-        if column and not values.any():
-            raise DataError(
-                f"Expected positive values in column {column!r}, but all {n} are 0. Give at least "
-                "some rows a positive value."
-            )
+    if roles.counts and not counts.any():
+        raise DataError(
+            f"Expected positive values in column {roles.counts!r}, but all {n} are 0. Give at "
+            "least some rows a positive value."
+        )
     m = counts if counts.size else np.ones(n)
     w = w if w.size else np.ones(n)
     used = (m > 0) & (w > 0)
@@ -319,13 +313,13 @@ def _weighted(votes: Votes, w: np.ndarray, counts: np.ndarray, roles: Roles) -> 
 
 def _encoded(design: Design, block: Any, n: int) -> np.ndarray:
     """Covariates of a part, without the intercept, which is the position's."""
-    x = np.empty((len(design) - design.has_intercept, n))
+    x = np.empty((len(design.slope_terms), n))
     starts = range(0, n, 1 << 15)
 
     def task(start: int) -> None:
         part = {name: c[start : start + (1 << 15)] for name, c in block.items()}
         m = min(1 << 15, n - start)
-        x[:, start : start + m] = design.encode(part, m)[int(design.has_intercept) :]
+        x[:, start : start + m] = design.slopes(part, m)
 
     for _ in each(task, starts):
         pass
@@ -336,7 +330,7 @@ def _checked_covariates(votes: Votes) -> Votes:
     """Refuse covariates that do not vary: these would be a position effect by another name."""
     if votes.design is None:
         return votes
-    terms = votes.design.terms[int(votes.design.has_intercept) :]
+    terms = votes.design.slope_terms
     if not terms:
         raise DataError(
             f"Expected covariates in {votes.design.formula!r}, but it has only an intercept. Name "

@@ -399,6 +399,28 @@ def _risks(
             out[0, i], out[1, i], out[2, i], out[3, i], out[4, i] = _mean_risk(x, w, ex, t)
 
 
+@kernel
+def _levels(
+    a: np.ndarray, weights: np.ndarray, s: float, closed: bool, t: np.ndarray, w: np.ndarray,
+    out: np.ndarray,
+) -> None:  # fmt: skip
+    es = math.exp(min(s, 2.0 * _SAFE))
+    ex = np.exp(-s * t)
+    for i in range(a.size):
+        x = math.exp(-min(max(a[i], -_SAFE), _SAFE))
+        if closed and 0.02 <= s <= _SAFE:
+            if x > 1.0:
+                m = math.log1p((es - 1.0) / (1.0 + x)) / s
+            else:
+                m = 1.0 - math.log1p((es - 1.0) * x / (es + x)) / s
+            m_a = x * (es - 1.0) / ((1.0 + x) * (es + x) * s)
+        else:
+            m, m_a, _, _, _ = _mean_risk(x, w, ex, t)
+        for j in range(weights.shape[1]):
+            out[0, j] += weights[i, j] * m
+            out[1, j] += weights[i, j] * m_a
+
+
 def derivatives(
     code: np.ndarray, a: np.ndarray, d: np.ndarray, s: float, alpha: float, law: str,
     *, second: bool = True, alpha_moves: bool = False,
@@ -449,4 +471,23 @@ def risk(a: np.ndarray, s: float, law: str) -> np.ndarray:
     """
     out = np.empty((5, len(a)))
     _risks(a, s, law == "uniform", *rule(s, 1.0, law), out)
+    return out
+
+
+def levels(a: np.ndarray, weights: np.ndarray, s: float, law: str) -> np.ndarray:
+    """Weighted sums of the risk of rows and of its derivative in a.
+
+    Parameters
+    ----------
+    a : ndarray of shape (n,)
+    weights : ndarray of shape (n, t)
+    s : float
+    law : {"uniform", "normal"}
+
+    Returns
+    -------
+    ndarray of shape (2, t)
+    """
+    out = np.zeros((2, weights.shape[1]))
+    _levels(a, weights, s, law == "uniform", *rule(s, 1.0, law), out)
     return out

@@ -130,14 +130,14 @@ def audit(
             "tested_by_risk": np.bincount(codes[chosen], minlength=groups),
         }
     )  # fmt: skip
-    same = out.mean(axis=0)[-3]
+    same = float(draws.normalised @ out[:, -3])
     return RiskAudit(
         call={"estimator": "SelectiveLabelsModel", "options": dict(result.call["options"]),
               "roles": dict(result.call["roles"]) | {"by": by}},
         n_obs=n, entropy=result.entropy, parameter=tuple(p for p, _ in labels),
         term=tuple(t for _, t in labels), draws=out, weights=draws.weights, method=result.method,
         ess_bulk=np.full(len(labels), np.nan), r_hat=np.full(len(labels), np.nan), by=by,
-        groups=table, diagnostics={"positive": int(positive.sum()), "expected": float(same)},
+        groups=table, diagnostics={"positive": int(positive.sum()), "expected": same},
         assumptions=(
             Assumption(
                 "Equal risk", "At equal risk, testing differs between groups only through the "

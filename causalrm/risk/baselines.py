@@ -12,9 +12,9 @@ from causalrm.core.errors import DataError
 from causalrm.core.inference import invert_information, two_sided_p
 from causalrm.core.result import COLUMNS, Assumption, Result, quantile
 from causalrm.core.table import Table, section
-from causalrm.risk.fitting import logistic
 from causalrm.risk.predict import Draws, NewRows, mean_of
 from causalrm.risk.result import RiskResult
+from causalrm.risk.separation import logistic
 
 MODEL, TESTED, NEGATIVE = "selective labels", "tested only", "untested as negative"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,14 @@ class Target(NamedTuple):
     beta: tuple[float, float] | None
 
 
-@dataclass(frozen=True)
+def _given(item: Any) -> str:
+    """The call that makes `item`, without defaults: what a summary has room for."""
+    values = {f.name: getattr(item, f.name) for f in fields(item)}
+    kept = [f"{f.name}={values[f.name]!r}" for f in fields(item) if values[f.name] != f.default]
+    return f"{type(item).__name__}({', '.join(kept)})"
+
+
+@dataclass(frozen=True, repr=False)
 class Prevalence:
     """The prevalence of the outcome in a population is known.
 
@@ -61,7 +68,7 @@ class Prevalence:
     --------
     >>> import causalrm as crm
     >>> crm.Prevalence(0.021, se=0.002)
-    Prevalence(value=0.021, se=0.002, by=None, weights=None, hard=False, beta=None)
+    Prevalence(value=0.021, se=0.002)
     """
 
     value: float | Mapping[Any, float] | None = None
@@ -70,6 +77,9 @@ class Prevalence:
     weights: str | None = None
     hard: bool = False
     beta: tuple[float, float] | Mapping[Any, tuple[float, float]] | None = None
+
+    def __repr__(self) -> str:
+        return _given(self)
 
     def __post_init__(self) -> None:
         for name in ("value", "se"):
@@ -149,7 +159,7 @@ def _check_target(target: Target) -> None:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Expertise:
     """At equal risk, testing depends on some variables only.
 
@@ -175,12 +185,15 @@ class Expertise:
     --------
     >>> import causalrm as crm
     >>> crm.Expertise(free=["age"])
-    Expertise(free=['age'], exclude=None, soft=None)
+    Expertise(free=['age'])
     """
 
     free: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
     soft: float | None = None
+
+    def __repr__(self) -> str:
+        return _given(self)
 
     def __post_init__(self) -> None:
         if (self.free is None) == (self.exclude is None):

@@ -22,18 +22,16 @@ from causalrm.core.errors import (
 )
 from causalrm.core.frame import Source
 from causalrm.core.inference import condition_number
-from causalrm.core.linear import logistic_rows
-from causalrm.core.optimize import Optimum, maximize
 from causalrm.core.random import seed_int
 from causalrm.risk import _kernels as ker
 from causalrm.risk.constraints import Expertise, Prevalence, Target
 from causalrm.risk.grid import fit_grid
 from causalrm.risk.problem import PrevalenceTerm, Problem
-from causalrm.risk.result import frame_of
+from causalrm.risk.result import frame_of, summarise
 from causalrm.risk.rows import Roles, Sample, Scaling
+from causalrm.risk.separation import look_for_separation, warn_of_separation
 
 PRIORS = {"risk": 3.0, "testing": 3.0, "sigma": 3.0, "alpha": 3.0, "decider": 1.0}
-_FREE = 1e-3  # log-likelihood of perfectly separated rows
 _CHUNK = 16  # draws that share one pass over the rows
 _SLACK = 4.0  # standard errors by which a prevalence may leave the range that the data allow
 
@@ -61,6 +59,8 @@ class Setup:
         One per term of ``problem.prevalence``.
     deciders : tuple
         Their levels.
+    unbounded : tuple of (str, str)
+        Coefficients that ordinary regressions cannot bound; see `causalrm.risk.separation`.
     """
 
     problem: Problem
@@ -69,6 +69,7 @@ class Setup:
     free: np.ndarray
     known: list[Known]
     deciders: tuple[Any, ...]
+    unbounded: tuple[tuple[str, str], ...] = ()
 
     def raw(self, theta: np.ndarray) -> np.ndarray:
         """Draws on the scale of the columns, from those of the standardised ones."""
@@ -242,7 +243,7 @@ def setup(
     risk = Scaling.of(sample.x, sample.weights)
     testing = Scaling.of(sample.w[:, free], sample.weights)
     x, w = risk.columns(sample.x), testing.columns(sample.w[:, free])
-    _check_separation(sample, x, w, roles)
+    unbounded = look_for_separation(sample, x, w, free, roles)
     options: dict[str, Any] = {}
     deciders: tuple[Any, ...] = ()
     if roles.decider is not None:
@@ -263,32 +264,7 @@ def setup(
         prevalence=tuple(terms), risk_terms=names["risk"], testing_terms=names["testing"],
         **options,
     )  # fmt: skip
-    return Setup(problem, risk, testing, free, known, deciders)
-
-
-def logistic(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> Optimum:
-    """Logistic regression of rows in memory by Newton; `x` has an intercept."""
-
-    def objective(beta: np.ndarray) -> Any:
-        value, g, h = logistic_rows(y, x @ beta, w)
-        return value.sum(), x.T @ g, (x * h[:, None]).T @ x, (x * (g * g)[:, None]).T @ x
-
-    return maximize(objective, np.zeros(x.shape[1]), max_iter=60)
-
-
-def _check_separation(sample: Sample, x: np.ndarray, w: np.ndarray, roles: Roles) -> None:
-    t = sample.tested
-    for y, design, what, name in (
-        (sample.y[t], x[t], "risk", roles.outcome), (t.astype(float), w, "testing", roles.tested),
-    ):  # fmt: skip
-        if logistic(design, y, np.ones(len(y))).value > -_FREE:
-            terms = sample.risk.terms if what == "risk" else sample.testing.terms
-            raise IdentificationError(
-                f"Expected columns of {what} that do not separate column {name!r} perfectly, but "
-                f"a combination of {list(terms)[1:8]} does so on all {len(y)} rows"
-                f"{' tested' if what == 'risk' else ''}. Remove the column that decides it, or "
-                "check whether it was recorded after the fact."
-            )
+    return Setup(problem, risk, testing, free, known, deciders, unbounded)
 
 
 # ------------------------------------------------------------------------- draws
@@ -384,6 +360,16 @@ def _of_nuts(
     return Posterior(flat, None, bulk, r_hat, "nuts", diagnostics, tree)
 
 
+def warn_of_priors(own: Setup, found: Posterior, log: list[str]) -> None:
+    """Say which coefficients the prior alone decides on one side."""
+    if own.unbounded:
+        problem = own.problem
+        theta = own.standard(found.draws)[:, : problem.p + problem.q]
+        _, sd, _, _ = summarise(theta.T, found.weights, 0.95)
+        prior = np.concatenate([problem.risk_sd, problem.testing_sd])
+        warn_of_separation(own.unbounded, problem.labels(), sd, prior, log)
+
+
 # ------------------------------------------------------------------------- implied prevalence
 
 
@@ -394,7 +380,7 @@ def _implied_block(block: Block, betas: np.ndarray, sigmas: np.ndarray, law: str
     return m @ block["counts"], np.empty((len(m), 0)) if own is None else m @ own
 
 
-def implied(own: Setup, draws: np.ndarray) -> np.ndarray:
+def implied_by_draw(own: Setup, draws: np.ndarray) -> np.ndarray:
     """Implied prevalence of the sample and of each target, by draw; shape (S, 1 + targets)."""
     problem, out = own.problem, []
     theta = own.standard(draws)

@@ -29,7 +29,8 @@ from causalrm.core.errors import ConvergenceError, DataError
 from causalrm.core.optimize import maximize
 from causalrm.core.parallel import blas_limit
 from causalrm.risk import _kernels as ker
-from causalrm.risk.problem import Problem, log_prior, solve_intercept
+from causalrm.risk.density import implied_prevalence, log_prior
+from causalrm.risk.problem import Problem, solve_intercept
 
 STEP, DROP, FARTHEST = 0.5, 13.0, 60.0  # of sigma; log marginal below its peak; largest sigma
 NARROW = 2.0  # change of the log marginal above which an interval is halved
@@ -94,6 +95,7 @@ class _Point:
     mode: np.ndarray  # g: centred, over k(s)
     factor: np.ndarray  # upper triangular, factor @ factor.T is the covariance of g
     intercept: float  # the solved intercept under a hard prevalence
+    tilt: np.ndarray  # and its slopes in g
     evaluations: int
 
 
@@ -196,8 +198,14 @@ def _solve_point(problem: Problem, s: float, start: np.ndarray) -> _Point:
     factor = linalg.solve_triangular(lower, np.eye(len(lower)), lower=True, trans="T") / k
     volume = 0.5 * len(lower) * np.log(2 * np.pi) - np.log(np.diag(lower)).sum()
     mode = _centre(problem, s, found.theta) / k
-    intercept = float(_theta(problem, found.theta, s)[0])
-    return _Point(s, float(found.value + volume), mode, factor, intercept, found.evaluations)
+    tilt = np.zeros(len(mode))
+    theta = _theta(problem, found.theta, s)
+    if problem.hard is not None:
+        at, p = problem.prevalence.index(problem.hard), problem.p
+        implied = implied_prevalence(problem, theta)
+        tilt[: p - 1] = -k * implied.gradient[at, 1:p] / implied.slope[at]
+    value, intercept = float(found.value + volume), float(theta[0])
+    return _Point(s, value, mode, factor, intercept, tilt, found.evaluations)
 
 
 # --- the grid -------------------------------------------------------------------------------------
@@ -255,6 +263,7 @@ class _Proposal:
     mode: CubicSpline
     factor: CubicSpline
     intercept: CubicSpline
+    tilt: CubicSpline
 
     @classmethod
     def of(cls, points: list[_Point]) -> _Proposal:
@@ -274,7 +283,8 @@ class _Proposal:
         density = np.exp(np.minimum(log_density, 2.0))
         density /= np.trapezoid(density, fine)
         parts = (
-            np.stack([getattr(p, name) for p in points]) for name in ("mode", "factor", "intercept")
+            np.stack([getattr(p, name) for p in points])
+            for name in ("mode", "factor", "intercept", "tilt")
         )
         return cls(fine, density, *(CubicSpline(grid, part) for part in parts))
 
@@ -299,13 +309,14 @@ class _Proposal:
         chi = chi2.ppf(u[:, k + 1], DF) / DF
         z /= np.sqrt(chi)[:, None]
         factor = self.factor(s)
-        g = self.mode(s) + np.einsum("ijk,ik->ij", factor, z)
+        move = np.einsum("ijk,ik->ij", factor, z)
         log_q += (
             gammaln((DF + k) / 2) - gammaln(DF / 2) - 0.5 * k * np.log(DF * np.pi)
             - 0.5 * (DF + k) * np.log1p((z**2).sum(axis=1) / DF)
             - np.log(np.abs(np.einsum("ijj->ij", factor))).sum(axis=1)
         )  # fmt: skip
-        return s, g, log_q, self.intercept(s)
+        intercept = self.intercept(s) + (self.tilt(s) * move).sum(axis=1)
+        return s, self.mode(s) + move, log_q, intercept
 
 
 # --- weights --------------------------------------------------------------------------------------
@@ -317,13 +328,11 @@ def _log_target(problem: Problem, thetas: np.ndarray) -> np.ndarray:
     p, q, law = problem.p, problem.q, problem.unobservable
     assert problem.alpha is not None
     alpha = problem.alpha
-    hard = None if problem.hard is None else problem.prevalence.index(problem.hard)
 
     def chunk(start: int) -> np.ndarray:
         some = thetas[start : start + _CHUNK]
         sums = np.zeros(len(some))
-        implied = np.zeros((len(some), len(problem.prevalence)))
-        slope = np.zeros(len(some))
+        implied = np.zeros((2, len(some), len(problem.prevalence)))
         for first in range(0, n, BLOCK):
             block = {name: c[first : first + BLOCK] for name, c in columns.items()}
             a = some[:, :p] @ block["X"].T
@@ -331,14 +340,12 @@ def _log_target(problem: Problem, thetas: np.ndarray) -> np.ndarray:
             for i, s in enumerate(some[:, p + q]):
                 sums[i] += ker.values(block["code"], a[i], d[i], s, alpha, law) @ block["counts"]
                 if problem.prevalence:
-                    m = ker.risk(a[i], s, law)
-                    implied[i] += m[0] @ block["prevalence"]
-                    if hard is not None:
-                        slope[i] += m[1] @ block["prevalence"][:, hard]
+                    implied[:, i] += ker.levels(a[i], block["prevalence"], s, law)
         for i, theta in enumerate(some):
             sums[i] += log_prior(problem, theta)[0]
             for j, term in enumerate(problem.prevalence):
-                sums[i] -= np.log(slope[i]) if term.hard else -term.density(implied[i, j])[0]
+                m, slope = implied[:, i, j]
+                sums[i] += -np.log(slope) if term.hard else term.density(m)[0]
         return sums
 
     return np.concatenate(list(each(chunk, range(0, len(thetas), _CHUNK))))

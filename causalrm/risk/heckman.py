@@ -329,7 +329,7 @@ class HeckmanModel(Estimator):
         if not hasattr(self, "_problem"):
             raise DataError("Expected a fit in this session for its PyMC model. Call fit.")
         problem, start = self._problem, self._start
-        return pymc_model(problem, self._terms(problem), *whitening(problem, start))
+        return pymc_model(problem, self._terms(problem), whitening(problem, start))
 
     def _result(
         self, sample: HeckmanSample, problem: HeckmanProblem, found: HeckmanDraws, method: str,

@@ -168,7 +168,7 @@ class HeckmanResult(PosteriorResult):
             rows.append((name, *map(shown, cells["estimate"], cells["std_error"])))
         head = ("", "posterior", "maximum likelihood", "two-step")
         section = Section("Estimates with standard errors", head, tuple(rows))
-        return Table(table.title, (*table.sections[:3], section, *table.sections[3:]), table.notes)
+        return Table(table.title, (*table.sections[:3], section, *self._remarks()), table.notes)
 
     @property
     def plot(self) -> HeckmanPlots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import linalg, stats
@@ -194,15 +194,34 @@ def pareto_smooth(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     return np.asarray(smooth), float(khat)
 
 
-def whitening(problem: HeckmanProblem, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and factor of the normal approximation, in which NUTS needs to learn little.
+class Whitening(NamedTuple):
+    """The normal approximation as coordinates in which NUTS needs to learn little.
 
-    With a known sign of rho the last coordinate is the inverse softplus of its size.
+    The last coordinate, z = atanh rho, is a number a, or with a known sign its softplus; the
+    others move with z itself, in a line, and are white around it:
 
-    Returns
-    -------
-    centre, factor : ndarray of shape (n_u,), (n_u, n_u)
+        a = start + spread w_last,    u = centre + tilt (z - centre_last) + factor w.
     """
+
+    centre: np.ndarray
+    tilt: np.ndarray
+    factor: np.ndarray
+    start: float
+    spread: float
+    sign: int
+
+    def place(self, white: Any, softplus: Any, concatenate: Any) -> tuple[Any, Any]:
+        """Coordinates of a vector, or of rows of vectors with ``.T``, and a; numpy or PyTensor."""
+        a = self.start + self.spread * white[-1]
+        z = self.sign * softplus(a) if self.sign else a
+        outer = np.multiply.outer if isinstance(white, np.ndarray) else lambda x, y: x * y
+        centre = self.centre.reshape(-1, *[1] * (white.ndim - 1))
+        own = centre[:-1] + outer(self.tilt, z - self.centre[-1]) + self.factor @ white[:-1]
+        return concatenate([own, z[None]]), a
+
+
+def whitening(problem: HeckmanProblem, start: np.ndarray) -> Whitening:
+    """Coordinates at the mode, or near it where that has the wrong sign."""
     hold: tuple[int, ...] = ()
     u = np.array(start)
     found = maximize(problem.derivatives, u, max_iter=100)
@@ -210,19 +229,18 @@ def whitening(problem: HeckmanProblem, start: np.ndarray) -> tuple[np.ndarray, n
         u[-1], hold = 0.25 * problem.sign, (len(u) - 1,)
         found = maximize(problem.derivatives, u, hold=hold, max_iter=100)
     values, vectors = linalg.eigh(-found.hessian)
-    factor = vectors / np.sqrt(np.maximum(values, 1e-6 * values[-1]))
-    factor = linalg.cholesky(factor @ factor.T, lower=True)
-    centre = found.theta.copy()
+    half = vectors / np.sqrt(np.maximum(values, 1e-6 * values[-1]))
+    cov, z = half @ half.T, float(found.theta[-1])
+    tilt = cov[:-1, -1] / cov[-1, -1]
+    factor = linalg.cholesky(cov[:-1, :-1] - np.outer(tilt, cov[-1, :-1]), lower=True)
+    at, spread = z, math.sqrt(cov[-1, -1])
     if problem.sign:
-        size = abs(centre[-1])
-        centre[-1] = size + math.log(-math.expm1(-size))
-        factor[-1] *= problem.sign / -math.expm1(-size)
-    return centre, factor
+        size = abs(z)
+        at, spread = size + math.log(-math.expm1(-size)), spread / -math.expm1(-size)
+    return Whitening(found.theta.copy(), tilt, factor, at, spread, problem.sign)
 
 
-def pymc_model(
-    problem: HeckmanProblem, terms: dict[str, list[str]], centre: np.ndarray, factor: np.ndarray
-) -> Any:
+def pymc_model(problem: HeckmanProblem, terms: dict[str, list[str]], coordinates: Whitening) -> Any:
     """The same posterior as a PyMC model: one white vector, and the parameters made from it."""
     import pymc as pm
     import pytensor.tensor as pt
@@ -241,12 +259,9 @@ def pymc_model(
         return pt.switch(q < -1.0, tail, pt.log1p(-0.5 * pt.erfc(high / math.sqrt(2))))
 
     with pm.Model(coords=terms) as model:
-        u = centre + pt.dot(factor, pm.Flat("white", shape=problem.n_u))
-        z, jacobian = u[-1], 0.0
-        if problem.sign:
-            jacobian = -pt.softplus(-z)
-            z = problem.sign * pt.softplus(z)
-            u = pt.concatenate([u[:-1], pt.reshape(z, (1,))])
+        white = pm.Flat("white", shape=problem.n_u)
+        u, a = coordinates.place(white, pt.softplus, pt.concatenate)
+        z, jacobian = u[-1], -pt.softplus(-a) if problem.sign else 0.0
         v = problem.base + pt.dot(problem.basis, u)
         beta, log_sigma = v[:p], v[-2]
         sigma = pm.Deterministic("sigma", pt.exp(log_sigma))
@@ -283,22 +298,24 @@ def sample_nuts(
     import arviz as az
     import pymc as pm
 
-    centre, factor = whitening(problem, start)
-    model = pymc_model(problem, terms, centre, factor)
+    coordinates = whitening(problem, start)
+    model = pymc_model(problem, terms, coordinates)
     quiet = logging.getLogger("pymc")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
         found = pm.sample(
-            draws, tune=500, chains=chains, cores=1, model=model, random_seed=seed_int(rng),
+            draws, tune=1000, chains=chains, cores=1, model=model, random_seed=seed_int(rng),
             init="jitter+adapt_diag", target_accept=0.9, progressbar=False,
             initvals={"white": np.zeros(problem.n_u)}, compute_convergence_checks=False,
         )  # fmt: skip
     finally:
         quiet.setLevel(level)
-    u = centre + found["posterior"]["white"].to_numpy() @ factor.T
-    if problem.sign:
-        u[..., -1] = problem.sign * np.logaddexp(0.0, u[..., -1])
+    white = found["posterior"]["white"].to_numpy()
+    flat, _ = coordinates.place(
+        white.reshape(-1, problem.n_u).T, lambda x: np.logaddexp(0.0, x), np.concatenate
+    )
+    u = flat.T.reshape(white.shape)
     own = found["sample_stats"]
     facts = az.summary(found, var_names=["white"], kind="diagnostics", round_to="none")
     checks = {

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
-from causalrm.core.errors import CausalRMError, ConvergenceError, DataError
+from causalrm.core.errors import CausalRMError, DataError
 from causalrm.core.estimator import Estimator
 from causalrm.core.random import RNG, resolve, spawn
 from causalrm.risk import fitting
 from causalrm.risk import sensitivity as other
+from causalrm.risk.assembly import assemble
 from causalrm.risk.audit import RiskAudit
 from causalrm.risk.audit import audit as audit_rows
 from causalrm.risk.baselines import BaselineResult, compare
-from causalrm.risk.checks import REPLICATES, ROWS, assumptions, by_decile, testing_curve
+from causalrm.risk.checks import REPLICATES, by_decile
 from causalrm.risk.constraints import Expertise, Prevalence, split_constraints
 from causalrm.risk.posterior import extended, tree_of_draws
 from causalrm.risk.predict import Draws, NewRows, new_rows, predict_risk, summarise_rows
@@ -76,6 +76,12 @@ class SelectiveLabelsModel(Estimator):
     nuts : dict, optional
         Options of NUTS: sampler ("nutpie", "pymc"), draws and tune (1000 each, per chain),
         chains (4), target_accept (.9), cores, progress.
+    fan : bool or None, default None
+        Whether a fit with a prevalence constraint also finds its coefficients under four other
+        prevalences, for the summary and ``plot.fan``. Draws are reweighted where that will do;
+        else the grid runs again with 256 draws, and a fit takes two or three times as long. None
+        does so up to 20,000 distinct rows, True always, False leaves the fan out; `sensitivity`
+        has it later.
 
     Attributes
     ----------
@@ -125,6 +131,7 @@ class SelectiveLabelsModel(Estimator):
         *,
         draws: int = 1024,
         nuts: Mapping[str, Any] | None = None,
+        fan: bool | None = None,
     ):
         self.risk = risk
         self.testing = testing
@@ -136,6 +143,7 @@ class SelectiveLabelsModel(Estimator):
         self.rng = rng
         self.draws = draws
         self.nuts = nuts
+        self.fan = fan
 
     # ------------------------------------------------------------------ fitting
 
@@ -199,57 +207,10 @@ class SelectiveLabelsModel(Estimator):
         )  # fmt: skip
         labels = None if group is None else fitting.levels_of(source, group, "the group")
         found = fitting.draw(own, self.method, int(self.draws), self.nuts or {}, streams[0], log)
-        implied = fitting.implied(own, found.draws)
-        prevalence = fitting.prevalence_frame(own, implied, found.weights)
-        t = sample.tested
-        tested_mean = float(np.average(sample.y[t], weights=sample.weights[t]))
-        diagnostics = found.diagnostics | fitting.shape_of(own, found.draws, found.weights)
-        overall = float(np.average(implied[:, 0], weights=found.weights))
-        diagnostics |= {
-            "tested_prevalence": tested_mean,
-            "implied_prevalence": overall,
-            "implied_minus_tested": overall - tested_mean,
-            "distinct_rows": len(own.problem.X),
-        }
-        names = own.problem.labels()
-        fields: dict[str, Any] = dict(
-            call=self._call(roles.given()), n_obs=len(sample.tested), entropy=entropy,
-            parameter=tuple(p for p, _ in names), term=tuple(t for _, t in names),
-            draws=found.draws, weights=found.weights, ess_bulk=found.ess_bulk,
-            r_hat=found.r_hat, method=found.method, free=own.free,
-            designs={"risk": sample.risk.to_dict(), "testing": sample.testing.to_dict()},
-            unobservable=self.unobservable, alpha=alpha, deciders=own.deciders,
-            counts={
-                "rows": len(sample.tested), "tested": int(sample.tested.sum()),
-                "positive": int(np.nansum(sample.y)),
-            },
-            prevalence=prevalence, implied=implied,
-        )  # fmt: skip
-        plain = RiskResult(**fields)
-        pick = np.arange(len(sample.tested))
-        if len(pick) > ROWS:
-            pick = np.sort(streams[1].choice(len(pick), ROWS, replace=False))
-        decided = None if decider is None else fitting.levels_of(source, decider, "")[0]
-        rows = NewRows(
-            sample.x[pick], sample.w[pick][:, own.free],
-            None if decided is None else decided[pick],
-        )  # fmt: skip
-        thin = Draws.of(plain).thin(REPLICATES)
-        check = by_decile(rows, thin, sample.tested[pick], sample.y[pick], streams[1])
-        tags = None if labels is None else [labels[1][c] for c in labels[0][pick]]
-        fan = self._default_fan(own, plain, streams[2])
-        masked = [t for t, keep in zip(sample.testing.terms, own.free, strict=True) if not keep]
-        if expertise is not None and expertise.soft is not None:
-            hit = expertise.masked(sample.testing)
-            masked = [t for t, m in zip(sample.testing.terms, hit, strict=True) if m]
-        self.result_ = RiskResult(
-            **fields, check=check, fan=fan,
-            testing_curve=testing_curve(rows, thin, tags, streams[3]),
-            assumptions=assumptions(
-                prevalences, expertise, masked, self.unobservable, alpha, prevalence, check,
-                diagnostics, weights,
-            ),
-            diagnostics=diagnostics, warnings=tuple(log),
+        fitting.warn_of_priors(own, found, log)
+        self.result_ = assemble(
+            self._call(roles.given()), sample, source, roles, own, found, prevalences, expertise,
+            self.fan, labels, entropy, streams[1:], log,
         )  # fmt: skip
         self._setup, self._tree, self._model = own, found.tree, None
         return self
@@ -274,29 +235,11 @@ class SelectiveLabelsModel(Estimator):
             raise DataError(
                 f"Expected draws to be a whole number of at least 64, but saw {draws!r}. Give one."
             )
+        if self.fan not in (None, True, False):
+            raise DataError(f"Expected fan to be True, False or None, but saw {self.fan!r}.")
         if self.nuts is not None and not isinstance(self.nuts, Mapping):
             raise DataError(f"Expected nuts as a dict of options, but saw {self.nuts!r}. Give one.")
         return split_constraints(self.constraints)
-
-    def _default_fan(
-        self, own: fitting.Setup, result: RiskResult, rng: np.random.Generator
-    ) -> pd.DataFrame:
-        """Odds of all targets from two thirds to one and a half times."""
-        known = own.known
-        if not known:
-            return pd.DataFrame()
-        entries = []
-        for factor in other.ODDS:
-            values = [other.other_odds(k.target.value, factor) for k in known]
-            label = f"{values[0]:.4g}" if len(known) == 1 else f"odds x {factor:.3g}"
-            entries.append((label, values))
-        refit = result.method == "grid" and len(own.problem.X) <= other.FIT_ROWS
-        parts = []
-        for entry in entries:
-            with suppress(ConvergenceError):  # a fan may have gaps; `sensitivity` says why
-                parts.append(other.fan(own, result, [entry], 0.95, rng, refit))
-        found = pd.concat(parts, ignore_index=True)
-        return found if len(found) > len(result.term) else pd.DataFrame()  # more than the fit
 
     def __getstate__(self) -> Any:
         state = dict(super().__getstate__())

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from causalrm.core import plotting
 from causalrm.core.errors import DataError
 from causalrm.core.format import percent
+from causalrm.core.result import position_of
 from causalrm.risk.result import summarise, weighted_quantile
 
 if TYPE_CHECKING:
@@ -91,13 +92,7 @@ class RiskPlots:
                 ax.plot(row["estimate"], y, "o", color=plotting.color(i), markersize=4.5,
                         label=key if at == len(labels) - 1 else None)  # fmt: skip
         plotting.reference(ax, x=0.0)
-        ax.set_yticks(range(len(labels)), [text for text, _ in labels])
-        for tick, (_, label) in zip(ax.get_yticklabels(), labels, strict=True):
-            tick.set_fontweight("bold" if label is None else "normal")
-        ax.set_ylim(len(labels) - 0.4, -0.6)
-        ax.grid(False, axis="y")
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
+        plotting.list_rows(ax, [text for text, _ in labels], [key is None for _, key in labels])
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlabel(f"Posterior mean and {percent(level)} interval (log odds; sigma)")
         if len(frames) == 1:
@@ -163,9 +158,7 @@ class RiskPlots:
         ax.hlines(at + 0.12, *ends, color=plotting.color(1), lw=1.2)
         ax.plot(frame["target"], at + 0.12, "D", color=plotting.color(1), markersize=4.5,
                 label="target, two std. errors")  # fmt: skip
-        ax.set_yticks(at, [t.strip(" ()") or "all rows" for t in frame["label"]])
-        ax.set_ylim(len(frame) - 0.4, -0.6)
-        ax.grid(False, axis="y")
+        plotting.list_rows(ax, [t.strip(" ()") or "all rows" for t in frame["label"]])
 
     def testing(self, ax: Axes | None = None) -> Axes:
         """Draw the probability of testing against risk, a point per row (at most 400)."""
@@ -261,7 +254,7 @@ class RiskPlots:
         """
         result = self._result
         names = [("risk", result.risk_design.terms[0]), ("testing", result.testing_design.terms[0])]
-        x, y = (result.draws[:, result.position(name)] for name in names)
+        x, y = (result.draws[:, position_of(result.parameter, result.term, n)] for n in names)
         s = result.part("sigma")[:, 0]
         w = result.weights
         keep = np.linspace(0, len(s) - 1, min(len(s), _PAIRS)).astype(int)
@@ -313,9 +306,7 @@ class AuditPlots:
             y = np.arange(len(names)) + (i - 0.5) * 0.24
             ax.hlines(y, own["conf_low"], own["conf_high"], color=plotting.color(i), lw=1.8)
             ax.plot(own["estimate"], y, "o", color=plotting.color(i), markersize=4.5, label=term)
-        ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.4, -0.6)
-        ax.grid(False, axis="y")
+        plotting.list_rows(ax, names)
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
         ax.set_xlabel(f"Share tested, posterior mean and {percent(level)} interval")
         ax.set_ylabel(self._result.by)

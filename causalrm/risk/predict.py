@@ -16,7 +16,6 @@ from causalrm.risk.result import RiskResult, frame_of
 from causalrm.risk.rows import level_codes, read_new
 
 _ROWS = 1024  # rows at a time, which with 1,000 draws are 8 MB per quantity
-_RARE = 1e-6  # probability of no test under which the difference of two probabilities is not used
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +115,9 @@ class Block:
 
     def log_cells(self, draws: Draws, code: int) -> np.ndarray:
         """Log probability of a kind of row: untested, positive or negative."""
-        a, d = self.predictors(draws)
+        return self._log_cells(*self.predictors(draws), draws, code)
+
+    def _log_cells(self, a: np.ndarray, d: np.ndarray, draws: Draws, code: int) -> np.ndarray:
         kind = np.full(len(self.x), code, dtype=np.int8)
         pairs = zip(a, d, draws.sigma, draws.alpha, strict=True)
         return np.array([ker.values(kind, x, y, s, alpha, draws.law) for x, y, s, alpha in pairs]).T
@@ -136,26 +137,13 @@ class Block:
 
     def risk_untested(self, draws: Draws) -> np.ndarray:
         """P(Y = 1 | T = 0)."""
-        untested = np.exp(self.log_cells(draws, ker.UNTESTED))
-        rare = untested < _RARE
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out = (self.risk(draws) - self.found(draws)) / untested
-        if rare.any():  # the difference cancels; sum over the unobservable instead
-            a, d = (v.T[rare] for v in self.predictors(draws))
-            columns = np.nonzero(rare)[1]
-            out[rare] = [
-                _untested_by_sum(x, y, draws.sigma[j], draws.alpha[j], draws.law)
-                for x, y, j in zip(a, d, columns, strict=True)
-            ]
-        return np.asarray(out)
-
-
-def _untested_by_sum(a: float, d: float, s: float, alpha: float, law: str) -> float:
-    t, w = ker.rule(s, alpha, law)
-    r = a + s * t
-    log_p = np.log(w) - np.logaddexp(0.0, alpha * r + d)
-    weights = np.exp(log_p - log_p.max())
-    return float(weights @ np.exp(-np.logaddexp(0.0, -r)) / weights.sum())
+        # r and Z mirrored: no test is a test, positive is negative, and nothing is subtracted
+        a, d = self.predictors(draws)
+        if draws.law == "uniform":
+            a = a + draws.sigma[:, None]
+        gap = self._log_cells(-a, -d, draws, ker.POSITIVE)
+        gap -= self._log_cells(-a, -d, draws, ker.NEGATIVE)
+        return np.asarray(np.exp(-np.logaddexp(0.0, gap)))
 
 
 def new_rows(result: RiskResult, data: Any) -> tuple[pd.Index, NewRows, Any]:

@@ -25,8 +25,8 @@ from pytensor.link.numba.dispatch.basic import numba_njit
 
 from causalrm.core.errors import ConvergenceError, DataError
 from causalrm.core.parallel import n_threads
-from causalrm.risk import problem as P
-from causalrm.risk.problem import CURVE, Problem
+from causalrm.risk import density
+from causalrm.risk.problem import CURVE, Problem, solve_intercept
 from causalrm.risk.rows import Scaling
 
 Differentiated = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -92,7 +92,7 @@ def _scalar(function: Callable[[Problem, np.ndarray], Any], problem: Problem) ->
 
 def _implied(problem: Problem) -> Differentiated:
     def evaluate(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = P.implied_prevalence(problem, np.ascontiguousarray(theta))
+        found = density.implied_prevalence(problem, np.ascontiguousarray(theta))
         return np.ascontiguousarray(found.value), np.ascontiguousarray(found.gradient)
 
     return evaluate
@@ -102,7 +102,7 @@ def _log_slope(problem: Problem, theta: np.ndarray) -> tuple[float, np.ndarray]:
     """Log derivative of the hard term's implied prevalence in the intercept."""
     assert problem.hard is not None
     at = problem.prevalence.index(problem.hard)
-    found = P.implied_prevalence(problem, theta)
+    found = density.implied_prevalence(problem, theta)
     return float(np.log(found.slope[at])), found.slope_gradient[at] / found.slope[at]
 
 
@@ -110,9 +110,9 @@ def _intercept(problem: Problem, theta: np.ndarray) -> tuple[float, np.ndarray]:
     """Intercept that meets the hard target; the first entry of theta is not read."""
     assert problem.hard is not None
     theta = theta.copy()
-    theta[0] = P.solve_intercept(problem, theta)
+    theta[0] = solve_intercept(problem, theta)
     at = problem.prevalence.index(problem.hard)
-    found = P.implied_prevalence(problem, theta)
+    found = density.implied_prevalence(problem, theta)
     gradient = -found.gradient[at] / found.slope[at]
     gradient[0] = 0.0
     return theta[0], gradient
@@ -197,6 +197,39 @@ def _coefficients(
     )  # fmt: skip
 
 
+class _Effects(Transform):  # type: ignore[misc]
+    """Effects of deciders as sd^(1 - c) k(sigma)^c z; see `Problem.centring`."""
+
+    name = "effects"
+    ndim_supp = 1
+
+    def __init__(self, curve: float):
+        self.curve = curve
+
+    def _log_scale(self, inputs: Any) -> Any:
+        centring, sd, sigma = inputs[-3:]
+        return (1.0 - centring) * pt.log(sd) + 0.5 * centring * pt.log1p(self.curve * sigma**2)
+
+    def forward(self, value: Any, *inputs: Any) -> Any:
+        return value * pt.exp(-self._log_scale(inputs))
+
+    def backward(self, value: Any, *inputs: Any) -> Any:
+        return value * pt.exp(self._log_scale(inputs))
+
+    def log_jac_det(self, value: Any, *inputs: Any) -> Any:
+        return self._log_scale(inputs).sum()
+
+
+def _log_effects(effects: Any, centring: Any, sd: Any, sigma: Any) -> Any:
+    z = effects / sd
+    return (-0.5 * z**2 - pt.log(sd) - 0.5 * np.log(2 * np.pi)).sum()
+
+
+def _random_effects(centring: np.ndarray, sd: Any, sigma: Any, rng: Any, size: Any) -> np.ndarray:
+    shape = (*(np.atleast_1d(size) if size is not None else ()), len(centring))
+    return np.asarray(rng.normal(size=shape) * sd)
+
+
 def build(problem: Problem, risk: Scaling, testing: Scaling) -> pm.Model:
     """Write a problem as a PyMC model.
 
@@ -247,8 +280,12 @@ def build(problem: Problem, risk: Scaling, testing: Scaling) -> pm.Model:
             names = problem.decider_terms or range(problem.n_deciders)
             model.add_coord("decider_level", list(names))
             sd = pm.HalfNormal("decider_sd", problem.decider_sd, default_transform=softplus)
-            z = pm.Normal("decider_z", 0.0, 1.0, dims="decider_level")
-            effects = pm.Deterministic("decider", sd * z, dims="decider_level")
+            effects = pm.CustomDist(
+                "decider", problem.centring, sd, sigma,
+                logp=_log_effects, random=_random_effects, signature="(j),(),()->(j)",
+                support_point=lambda rv, *args: pt.zeros_like(rv), transform=_Effects(curve),
+                dims="decider_level",
+            )  # fmt: skip
             parts += [sd[None], effects]
         theta = pt.concatenate(parts)
         if problem.hard is not None:
@@ -260,21 +297,20 @@ def build(problem: Problem, risk: Scaling, testing: Scaling) -> pm.Model:
             raw = theta[1 : problem.p] / risk.scale[1:]
             first = theta[0] - (raw * risk.shift[1:]).sum()
             pm.Deterministic("risk", pt.concatenate([first[None], raw]), dims="risk_term")
-        pm.Potential(
-            "likelihood", WithGradient(_scalar(P.log_likelihood, problem), "Rows")(theta)[0][0]
-        )
+        rows = WithGradient(_scalar(density.log_likelihood, problem), "Rows")
+        pm.Potential("likelihood", rows(theta)[0][0])
         if problem.prevalence:
             implied = WithGradient(_implied(problem), "ImpliedPrevalence")(theta)[0]
             pm.Deterministic("implied_prevalence", implied)
             for i, term in enumerate(problem.prevalence):
                 if term.a is not None and term.b is not None:
-                    density = (term.a - 1) * pt.log(implied[i])
-                    density += (term.b - 1) * pt.log1p(-implied[i])
+                    known = (term.a - 1) * pt.log(implied[i])
+                    known += (term.b - 1) * pt.log1p(-implied[i])
                 elif not term.hard:
-                    density = -0.5 * ((implied[i] - term.target) / term.se) ** 2
+                    known = -0.5 * ((implied[i] - term.target) / term.se) ** 2
                 else:
                     continue
-                pm.Potential(f"prevalence_{i}", density)
+                pm.Potential(f"prevalence_{i}", known)
     return model
 
 

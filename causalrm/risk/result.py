@@ -12,9 +12,15 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core.design import Design
-from causalrm.core.errors import DataError
 from causalrm.core.format import number
-from causalrm.core.result import COLUMNS, Coefficient, Estimate, Result, check_level
+from causalrm.core.result import (
+    COLUMNS,
+    Coefficient,
+    Estimate,
+    Result,
+    check_level,
+    contrast_vector,
+)
 
 if TYPE_CHECKING:
     from causalrm.core.table import Table
@@ -136,16 +142,6 @@ class PosteriorResult(Result):
             out[name] = found[name] if name in found else math.nan
         return out.assign(ess_bulk=self.ess_bulk, r_hat=self.r_hat)
 
-    def position(self, key: Coefficient) -> int:
-        """Index of a coefficient, given as (parameter, term) or as an unambiguous term."""
-        labels = list(zip(self.parameter, self.term, strict=True))
-        found = [i for i, label in enumerate(labels) if key in (label, label[1])]
-        if len(found) != 1:
-            known = ", ".join(map(repr, [labels[i] for i in found] or labels))
-            problem = "names several coefficients" if found else "names no coefficient"
-            raise DataError(f"{key!r} {problem}; give one (parameter, term) pair of: {known}.")
-        return found[0]
-
     def contrast(
         self, weights: Mapping[Coefficient, float], level: float = 0.95, name: str = "contrast"
     ) -> Estimate:
@@ -168,13 +164,8 @@ class PosteriorResult(Result):
         DataError
             When weights are not given by coefficient, or a coefficient is not in the fit.
         """
-        if not isinstance(weights, Mapping):
-            raise DataError(
-                "Expected a contrast as {(parameter, term): weight}, for example "
-                f"{{{(self.parameter[0], self.term[0])!r}: 1}}, but saw {weights!r}."
-            )
-        x = sum(w * self.draws[:, self.position(key)] for key, w in weights.items())
-        mean, sd, low, high = summarise(np.asarray(x, dtype=float), self.weights, level)
+        x = self.draws @ contrast_vector(self.parameter, self.term, weights)
+        mean, sd, low, high = summarise(x, self.weights, level)
         return Estimate(float(mean), float(sd), float(low), float(high), level, name)
 
     def _fit_lines(self, level: float) -> list[tuple[str, str]]:
@@ -287,7 +278,7 @@ class RiskResult(PosteriorResult):
             label = term if parameter == term else f"{parameter}: {term}"
             rows.append((label, *(number(by.get(t, math.nan), 3) for t in targets)))
         fan = Section("If the prevalence were", ("", *map(str, targets)), tuple(rows))
-        return Table(table.title, (*table.sections[:3], fan, *table.sections[3:]), table.notes)
+        return Table(table.title, (*table.sections[:3], fan, *self._remarks()), table.notes)
 
     @property
     def plot(self) -> RiskPlots:

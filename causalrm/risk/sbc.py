@@ -13,14 +13,9 @@ from scipy import stats
 from causalrm.core.errors import ConvergenceError, DataError
 from causalrm.core.parallel import map as parallel_map
 from causalrm.core.random import RNG, resolve, spawn
+from causalrm.risk.density import implied_prevalence, row_log_likelihood, row_risk
 from causalrm.risk.grid import fit_grid
-from causalrm.risk.problem import (
-    PrevalenceTerm,
-    Problem,
-    implied_prevalence,
-    row_log_likelihood,
-    row_risk,
-)
+from causalrm.risk.problem import PrevalenceTerm, Problem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +21,36 @@ from causalrm.risk.result import RiskResult, frame_of
 ODDS = (2 / 3, 0.8, 1.0, 1.25, 1.5)  # of the targets, in the fan of a summary
 _KHAT, _ESS = 0.7, 100.0
 _DRAWS = 256
-FIT_ROWS = 20_000  # distinct rows up to which a fit computes the fan by itself
+_ROWS = 20_000  # distinct rows up to which a fan of a summary runs the grid again unasked
 
 
 def other_odds(value: float, factor: float) -> float:
     """The prevalence whose odds are `factor` times those of `value`."""
+    if factor == 1.0:
+        return value
     odds = factor * value / (1 - value)
     return odds / (1 + odds)
+
+
+def of_summary(
+    own: Setup, result: RiskResult, wanted: bool | None, rng: np.random.Generator
+) -> pd.DataFrame:
+    """The fan of a fit, over targets from two thirds to one and a half times in odds.
+
+    Entries that can be had neither by reweighting nor by the grid are left out; `fan` on their own
+    says why. Empty where nothing is left to compare.
+    """
+    known, parts = own.known, []
+    if not known or wanted is False:
+        return pd.DataFrame()
+    refit = result.method == "grid" and (wanted or len(own.problem.X) <= _ROWS)
+    for factor in ODDS:
+        values = [other_odds(k.target.value, factor) for k in known]
+        label = f"{values[0]:.4g}" if len(known) == 1 else f"odds x {factor:.3g}"
+        with suppress(ConvergenceError):
+            parts.append(fan(own, result, [(label, values)], 0.95, rng, refit))
+    found = pd.concat(parts, ignore_index=True)
+    return found if len(found) > len(result.term) else pd.DataFrame()
 
 
 def targets_of(own: Setup, prevalence: Any) -> tuple[str, list[float]]:
@@ -61,19 +85,21 @@ def _is_share(value: Any) -> bool:
 def _reweighted(
     result: RiskResult, terms: Sequence[PrevalenceTerm], targets: Sequence[float]
 ) -> tuple[np.ndarray, float, float] | None:
-    """Weights of the draws under other targets with k-hat and ESS; None with a hard target."""
-    if any(term.hard for term in terms):
+    """Weights of the draws under other targets with k-hat and ESS; None if a hard one moves."""
+    if any(t.hard and t.target != target for t, target in zip(terms, targets, strict=True)):
         return None
     log_w = np.zeros(len(result.draws))
     if result.weights is not None:
         log_w = np.log(np.maximum(result.weights, 1e-300))
     m = result.implied[:, 1:]
     for j, (term, target) in enumerate(zip(terms, targets, strict=True)):
+        if term.hard:
+            continue
         new = moved(term, target)
         log_w += [new.density(x)[0] - term.density(x)[0] for x in m[:, j]]
-    if np.ptp(log_w) < 1e-9:  # the same targets, and draws of equal weight
-        n = len(log_w)
-        return np.full(n, 1.0 / n), math.nan, float(n)
+    if list(targets) == [term.target for term in terms]:  # the draws as they are
+        w = np.exp(log_w - np.logaddexp.reduce(log_w))
+        return w, float(result.diagnostics.get("khat", math.nan)), math.inf
     log_w, khat = smooth_weights(log_w)
     w = np.exp(log_w)
     return w, khat, float(1.0 / (w @ w))

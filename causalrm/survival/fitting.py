@@ -18,7 +18,12 @@ from causalrm.core.errors import (
     IdentificationWarning,
     warn,
 )
-from causalrm.core.inference import condition_number, invert_information, sandwich
+from causalrm.core.inference import (
+    condition_number,
+    invert_information,
+    sandwich,
+    warn_of_few,
+)
 from causalrm.core.linear import dependent_columns
 from causalrm.core.optimize import Optimum, maximize
 from causalrm.survival import _support as support
@@ -30,7 +35,6 @@ _SECOND = (8_192, 131_072)
 _ILL = 1e5  # condition number of the information, scaled to unit diagonal
 _BOUNDARY = 8.0  # |log(kappa + 1)| beyond which kappa is at the end of its range
 _WIDE = 30.0  # standard error per standard deviation of a column that only a runaway has
-_FEW_CLUSTERS = 30
 
 
 @dataclass(frozen=True)
@@ -282,14 +286,7 @@ def covariances(
         sums = rows.grouped(model.scores, str(roles.cluster), n_clusters, optimum.theta)
         out["cluster"] = sandwich(bread, sums.T @ sums, n_clusters / (n_clusters - 1))
         df = float(n_clusters - 1)
-        if n_clusters < _FEW_CLUSTERS:
-            warn(
-                f"Only {n_clusters} clusters: cluster-robust standard errors are too small on "
-                f"average below about {_FEW_CLUSTERS}. Intervals use t with {n_clusters - 1} "
-                "degrees of freedom.",
-                IdentificationWarning,
-                log,
-            )
+        warn_of_few(n_clusters, log)
     if used == "auto":
         weighted = "robust" if roles.weights is not None else "model"
         used = "cluster" if roles.cluster is not None else weighted

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core.design import formula_text, prepare
-from causalrm.core.errors import DataError, IdentificationWarning, warn
+from causalrm.core.errors import DataError, IdentificationWarning, check_choice, warn
 from causalrm.core.estimator import Estimator
 from causalrm.survival import _support as support
 from causalrm.survival.fitting import (
@@ -184,7 +184,7 @@ class SurvivalRegression(Estimator):
             categories=[] if cluster is None else [cluster],
             infinite=[] if upper is None else [upper],
         )
-        index = source.index if source.kind == "memory" else None
+        index = source.index
         check_values(rows, roles, index)
         own = {name: designs.get(name) for name in ("phi", "lam", "gamma")}
         model = Model(own, lam_intercept, family.kappa, roles)
@@ -197,8 +197,7 @@ class SurvivalRegression(Estimator):
         penalty = Penalty(float(self.penalty), float(self.l1_ratio))
         largest = max(c.high for c in reader.columns if c.name in (time, lower, upper))
         optimum, tried = search(model, rows, counts, largest, penalty, self.starts, self.max_iter)
-        levels = next((c.levels for c in reader.columns if c.name == cluster), None)
-        n_clusters = None if levels is None else len(levels)
+        n_clusters = None if cluster is None else len(reader.levels[cluster])
         warn_about(optimum, model, log)  # first: it says why the information may be singular
         cov = covariances(model, rows, optimum, n_clusters, penalty, self.covariance, log)
         theta = model.predictors.transform() @ optimum.theta
@@ -273,11 +272,7 @@ class SurvivalRegression(Estimator):
                 log,
             )
         self._check_numbers()
-        if self.covariance not in ("auto", "model", "robust", "cluster"):
-            raise DataError(
-                "Expected covariance to be 'auto', 'model', 'robust' or 'cluster', but saw "
-                f"{self.covariance!r}."
-            )
+        check_choice("covariance", self.covariance, ("auto", "model", "robust", "cluster"))
         if not formulas and family.kappa is not None:
             raise DataError("Expected at least one free parameter, but all are fixed.")
         return family, formulas, intercept

@@ -9,7 +9,7 @@ import pandas as pd
 
 from causalrm.core.blocks import Rows
 from causalrm.core.errors import DataError, IdentificationError
-from causalrm.core.frame import check
+from causalrm.core.frame import check, check_weights
 
 if TYPE_CHECKING:
     from causalrm.survival._support import Counts
@@ -92,20 +92,12 @@ def check_values(rows: Rows, roles: Roles, index: pd.Index | None) -> None:
                 "lower ends at or after entry (or 0)", "Correct these rows.", index,
             )  # fmt: skip
     if r.weights is not None:
-        check(
-            rows, [r.weights], lambda w: w < 0, "weights of at least 0",
-            "Drop these rows or correct the weights.", index,
-        )  # fmt: skip
+        check_weights(rows, r.weights, index)
 
 
 def check_counts(counts: Counts, n: int, model: Model) -> None:
-    """Refuse data without weights, without events, or with fewer rows than parameters."""
+    """Refuse data without events, or with fewer rows than parameters."""
     k, roles = model.predictors.n_params, model.roles
-    if counts.weight_sum <= 0:
-        raise DataError(
-            f"Expected positive weights in column {roles.weights!r}, but all {n} are 0. Give at "
-            "least some rows a weight."
-        )
     if counts.informative <= 0:
         column = roles.event if roles.event is not None else roles.upper
         raise IdentificationError(

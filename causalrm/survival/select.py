@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core import parallel
+from causalrm.core.design import formula_text
 from causalrm.core.errors import (
     CausalRMWarning,
     ConvergenceError,
@@ -383,11 +384,12 @@ def select(
 
 def _covariates(covariates: str | Sequence[str]) -> str:
     if not isinstance(covariates, str):
-        if not covariates or not all(isinstance(c, str) for c in covariates):
+        if not covariates:
             raise DataError(
-                f"Expected a formula or a list of column names, but saw {covariates!r}."
+                f"Expected a formula or a list of column names, but saw {covariates!r}. Give one "
+                "of these."
             )
-        return " + ".join(f"`{c}`" for c in covariates)
+        return formula_text(covariates, "covariates").removeprefix("1 + ")
     text = re.sub(r"^\s*1\s*\+", "", covariates).strip()
     if text in ("", "1"):
         raise DataError(

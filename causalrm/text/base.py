@@ -25,6 +25,10 @@ def texts(values: Iterable[Any], what: str, index: pd.Index | None = None) -> li
     if isinstance(values, str):
         raise DataError(f"Expected a sequence of texts as {what}, but saw one text. Give a list.")
     found = list(values)
+    if not found:
+        raise DataError(
+            f"Expected at least one text as {what}, but saw none. Check how they were filtered."
+        )
     bad = [i for i, value in enumerate(found) if not isinstance(value, str)]
     if bad:
         kinds = sorted({type(found[i]).__name__ for i in bad})

@@ -76,7 +76,7 @@ def test_willingness_to_pay_is_the_delta_method(travel):
     gradient = np.array([-1 / b, a / b**2])
     assert row["estimate"] == pytest.approx(-a / b)
     assert row["std_error"] == pytest.approx(np.sqrt(gradient @ v @ gradient))
-    with pytest.raises(crm.DataError, match="no column"):
+    with pytest.raises(crm.DataError, match="no such column"):
         conditional_logit(travel, occasion="who", chosen="choice", attributes=["gc"])
 
 
@@ -152,7 +152,7 @@ def test_bad_input(travel):
         conditional_logit(travel, attributes=["gc", "hinc"], **roles)
     with pytest.raises(crm.IdentificationError, match="rank 1"):
         conditional_logit(travel.assign(g=2 * travel["gc"]), attributes=["gc", "g"], **roles)
-    with pytest.raises(crm.DataError, match="missing values"):
+    with pytest.raises(crm.DataError, match="are missing"):
         conditional_logit(travel.replace({"gc": {70: np.nan}}), attributes=["gc"], **roles)
     with pytest.raises(crm.DataError, match="exactly one 'choice'"):
         conditional_logit(travel.assign(choice=1.0), attributes=["gc"], **roles)

@@ -219,9 +219,12 @@ def test_questions_that_are_all_akin_are_paired_with_the_least_akin():
     )
     frame = augmented(data, n_attributes=0)
     of = {"leaf": "coffee", "tea cup": "coffee", "coffee": "leaf"}
+    seen = set()
     for row in frame.itertuples():
         [mine] = [k for k in of if k in data.loc[row.parent, "query"]]
         assert of[mine] in row.query
+        seen.add(mine)
+    assert seen == set(of)
 
 
 def test_other_bad_input():

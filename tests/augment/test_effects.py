@@ -47,8 +47,9 @@ def truth(group: str, term: str) -> float:
 def test_exact_without_noise(method: str) -> None:
     # The style effects cancel; what is left is linear in the coefficients.
     df = flips(300, 0.0, np.random.default_rng(0))
-    found = attribute_effects(df, **ROLES, method=method)
-    for row in found.to_frame().itertuples():
+    frame = attribute_effects(df, **ROLES, method=method).to_frame()
+    assert set(frame.loc[frame["group"] == "effect", "term"]) == set(THETA)
+    for row in frame.itertuples():
         assert row.estimate == pytest.approx(truth(row.group, row.term), abs=1e-8)
 
 

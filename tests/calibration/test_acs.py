@@ -66,7 +66,7 @@ def test_populations(name):
     kept = acs_population(others, name)
     assert not kept.iloc[0::2].any() or name == "ACSPublicCoverage"
     assert kept.iloc[1::2].all() == (name in ("ACSIncome", "ACSEmployment", "ACSTravelTime"))
-    with pytest.raises(DataError, match="needs the column 'AGEP'"):
+    with pytest.raises(DataError, match="a column 'AGEP'"):
         acs_population(data.drop(columns="AGEP"), name)
 
 

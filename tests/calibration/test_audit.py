@@ -127,7 +127,7 @@ def test_discrimination_audit_refuses_what_it_cannot_tell():
     with pytest.raises(DataError, match="three scenarios"):
         cal.discrimination_audit(p, frame[["gender"]], np.zeros(len(p)))
     some = frame["scenario"] < 10
-    with pytest.warns(CausalRMWarning, match="only 10 scenarios"):
+    with pytest.warns(CausalRMWarning, match="Only 10 scenarios"):
         cal.discrimination_audit(p[some], frame.loc[some, ["gender"]], frame.loc[some, "scenario"])
     age = np.random.default_rng(3).uniform(20, 70, len(p))
     audit = cal.discrimination_audit(p, {"age": age}, frame["scenario"])
@@ -157,3 +157,17 @@ def test_sample_size_gives_the_width_it_promises():
         cal.sample_size(prevalence=1.2)
     with pytest.raises(DataError, match="positive"):
         cal.sample_size(prevalence=0.2, oe_width=0.0)
+
+
+def test_columns_are_named_by_numbers_or_not_at_all():
+    rng = np.random.default_rng(3)
+    p, site = rng.uniform(size=400), rng.choice(["a", "b"], 400)
+    y = (rng.uniform(size=400) < p) * 1.0
+    named = cal.multicalibration_audit(y, p, pd.DataFrame({"0": site}), n_boot=100)
+    numbered = cal.multicalibration_audit(y, p, pd.DataFrame({0: site}), n_boot=100)
+    pd.testing.assert_frame_equal(numbered.to_frame(), named.to_frame())
+    twice = pd.DataFrame([[v, v] for v in site], columns=["site", "site"])
+    with pytest.raises(DataError, match="each column once; got .'site'. twice"):
+        cal.discrimination_audit(p, twice, np.arange(400) // 2)
+    with pytest.raises(DataError, match="complex"):
+        cal.multicalibration_audit(y, p + 1j, pd.DataFrame({"site": site}))

@@ -253,7 +253,7 @@ def test_bad_options_are_refused(data, options, message):
 
 
 def test_few_clusters_warn_and_unknown_options_fail(data):
-    with pytest.warns(CausalRMWarning, match="only 20 clusters"):
+    with pytest.warns(CausalRMWarning, match="Only 20 clusters"):
         cal.brier(*data, cluster=np.arange(600) % 20)
     with pytest.raises(TypeError, match="'bootstraps'"):
         cal.ece(*data, bootstraps=3)

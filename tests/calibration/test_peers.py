@@ -23,6 +23,7 @@ def test_corp_is_that_of_model_diagnostics(score, weighted):
     options = {"weights": W} if weighted else {}
     parts = cal.corp(Y, P, score=score, n_boot=0, **options)
     expected = PEERS[f"corp_{score}{'_weighted' if weighted else ''}"]
+    assert set(expected) == {"score", "mcb", "dsc", "unc"}
     for name, value in expected.items():
         assert float(getattr(parts, name)) == pytest.approx(value, rel=1e-9)
 

@@ -252,6 +252,8 @@ def test_wide_tables_go_on_below() -> None:
     assert max(map(len, text.splitlines())) <= 88
     assert all(f"({i})" in text for i in range(1, 10))
     assert text.count("C(trt)[T.interferon]") == text.count("Observations") > 1
+    other = crm.table(*[ONE] * 9, TWO, statistic="interval").to_text().split("=\n")
+    assert "age" not in text.split("-\n")[0] and other  # a panel has no rows without a value
     narrow = ONE.summary().to_text(width=60)
     assert max(map(len, narrow.splitlines())) <= 60
 
@@ -318,7 +320,10 @@ def test_latex() -> None:
     assert text.startswith(
         "\\begin{table}[htbp]\n\\centering\n\\caption{50\\% of\\_x}\n\\label{tab:fit}"
     )
-    assert r"\quad C(trt)[T.interferon] & $-$0.5598* &  \\" in text
+    cells = r"\quad C(trt)[T.interferon] & $-$0.5598\makebox[1.5em][l]{*} &  \\"
+    assert cells in text
+    assert r"0.700\phantom{000}\makebox[1.5em][l]{***}" in text  # points under points
+    assert r"\makebox[0pt][l]{\footnotesize Standard errors in parentheses.}" in text
     assert r"\multicolumn{3}{l}{\textit{phi}} \\" in text
     assert text.count(r"\midrule") == 2 and text.endswith(r"\end{table}")
     starts = Section(columns=("", "n"), rows=(("[1]", "[2]"), ("*", "2")))

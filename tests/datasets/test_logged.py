@@ -59,8 +59,8 @@ def test_headlines_say_what_they_are_worth() -> None:
 
 
 def test_what_is_refused() -> None:
-    for options in ({"n": 0}, {"var_v": 0.0}, {"icc": 2.0}):
-        with pytest.raises(DataError, match="Give such"):
+    for options in ({"n": 0}, {"var_v": 0.0}, {"icc": 2.0}, {"authors": 0}):
+        with pytest.raises(DataError, match="Give such|must be within"):
             make_logged_rewards(**options)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="name of a method"):
         make_logged_rewards(5, rng=0).truth.limits("magic")

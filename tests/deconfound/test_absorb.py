@@ -16,7 +16,8 @@ from causalrm.core.errors import (
     IdentificationWarning,
 )
 from causalrm.core.result import Result
-from causalrm.deconfound.absorb import AbsorbedResult, absorb_columns, absorbed_regression
+from causalrm.deconfound.absorb import AbsorbedResult, absorbed_regression
+from causalrm.deconfound.demean import absorb_columns
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "deconfound"
 STORED = json.loads((REFERENCE / "absorbed.json").read_text())["fits"]

@@ -147,6 +147,15 @@ def test_double_robustness() -> None:
         assert abs(e.estimate - 1) < 4 * e.std_error
 
 
+@pytest.mark.parametrize("method", ["regression", "aipw", "plr"])
+def test_a_formula_without_intercept_keeps_all_its_columns(df: pd.DataFrame, method: str) -> None:
+    with_one, without = (
+        average_effect(df, **ROLES, covariates=text, method=method).effect()
+        for text in ("x1 + x2", "0 + x1 + x2")
+    )
+    assert with_one == without
+
+
 def test_repeated_splits_and_seeds(df: pd.DataFrame) -> None:
     nuisance = {"outcome": RandomForestRegressor(10), "treatment": RandomForestClassifier(10,
                 min_samples_leaf=20)}  # fmt: skip

@@ -22,7 +22,14 @@ from scipy import special
 from causalrm.core.errors import DataError, IdentificationWarning
 from causalrm.core.result import Result
 from causalrm.datasets import make_headlines, make_logged_rewards
-from causalrm.deconfound import DeconfoundedReward, absorbed_regression, average_effect
+from causalrm.deconfound import (
+    DeconfoundedReward,
+    absorbed_regression,
+    average_effect,
+    fuse,
+    heterogeneity,
+    policy_value,
+)
 from causalrm.deconfound.few_clusters import wild_bootstrap
 
 RESULTS = Path(__file__).parents[1] / "reference" / "deconfound" / "few_clusters.csv"
@@ -180,6 +187,64 @@ def test_average_effects_have_it_too(method: str) -> None:
     row, wald = found.wild_bootstrap(draws=999).iloc[0], found.effect()
     assert row["estimate"] == wald.estimate
     assert 0.5 < (row["conf_high"] - row["conf_low"]) / (wald.conf_high - wald.conf_low) < 2
+
+
+def others(df: pd.DataFrame) -> dict[str, Any]:
+    """Results of the other functions with twelve clusters, and the sums that they keep."""
+    rng = np.random.default_rng(5)
+    df = df.assign(p=0.5, a=np.where(rng.random(len(df)) < 0.5, "u", "v"))
+    roles = {"outcome": "y", "treatment": "d"}
+    policy = {"action": "a", "reward": "y", "policy": {"u": 1.0}, "covariates": ["x"]}
+    log = treated(400, 2, 2000).drop(columns="g")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IdentificationWarning)
+        found: dict[str, Any] = {
+            method: policy_value(df, **policy, method=method, cluster="g")
+            for method in ("dr", "ips", "snips", "direct")
+        }
+        found["logged"] = policy_value(df, **policy, method="snips", propensity="p", cluster="g")
+        found["linear"] = heterogeneity(df, **roles, modifiers=["x"], cluster="g")
+        found["fuse"] = fuse(df, log, **roles, covariates=["x"], cluster="g")
+    return found
+
+
+def test_every_function_with_clusters_has_a_bootstrap() -> None:
+    df = treated(12, 1)
+    for name, found in others(df).items():
+        kept = found.cluster_sums if name == "fuse" else (found.cluster_sums,)
+        for influence, slopes, _ in kept:
+            np.testing.assert_allclose(slopes.sum(axis=0), np.eye(len(slopes[0])), atol=1e-8)
+            np.testing.assert_allclose(influence.sum(axis=0), 0, atol=1e-8)
+        frame, wald = found.wild_bootstrap(draws=999), found.to_frame()
+        wald = wald[wald["term"].isin(frame["term"])]
+        assert frame["term"].tolist() == wald["term"].tolist() and len(frame) > 1, name
+        np.testing.assert_allclose(frame["estimate"], wald["estimate"], err_msg=name)
+        width = frame["conf_high"] - frame["conf_low"]
+        assert (width / (wald["conf_high"] - wald["conf_low"])).between(0.5, 2).all(), name
+        again = Result.from_json(found.to_json())
+        pd.testing.assert_frame_equal(again.wild_bootstrap(draws=999), frame)
+    for warned in (
+        lambda: heterogeneity(df, outcome="y", treatment="d", modifiers=["x"], cluster="g"),
+        lambda: fuse(
+            df, treated(400, 2), outcome="y", treatment="d", covariates=["x"], cluster="g"
+        ),
+    ):
+        with pytest.warns(IdentificationWarning, match="12 clusters in column 'g'.*wild_bootstrap"):
+            warned()
+
+
+def test_the_best_of_n_counts_what_clusters_teach_the_nuisances() -> None:
+    """Through gamma a cluster's influence is that of the jackknife, as in the fit itself."""
+    df, _ = make_logged_rewards(300, authors=10, rng=3)
+    found = fit(df)
+    kept, everyone = found._kept, np.ones(300, dtype=bool)
+    jackknife = found.result_.cluster_sums[0][:, :1]
+    np.testing.assert_allclose(kept.by_cluster, jackknife)
+    p = np.arange(300.0)  # what passes through gamma and the mean alone
+    passed = kept.influence(np.zeros(300), p, everyone)
+    mean = np.bincount(kept.codes, p.sum() * (kept.theta @ kept.c) / 300, minlength=10)
+    expected = np.sqrt(10 / 9) * (mean - jackknife[:, 0] * float(kept.c[0] @ p))
+    np.testing.assert_allclose(passed, expected)
 
 
 # --------------------------------------------------------------------------- coverage

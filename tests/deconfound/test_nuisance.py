@@ -17,6 +17,7 @@ from causalrm.deconfound import anderson_rubin as ar
 from causalrm.deconfound import folds as fo
 from causalrm.deconfound import linear_effect as le
 from causalrm.deconfound import linear_nuisance as ln
+from causalrm.deconfound import stages
 
 N = 3000
 
@@ -76,6 +77,12 @@ def plain_residuals(
     return out
 
 
+def influence(rows: Rows, nuisance: ln.Nuisance, effect: le.LinearEffect) -> np.ndarray:
+    """Of every row on theta, (q, n), from residuals."""
+    v = ln.residuals(rows, nuisance)
+    return effect.bread @ (v[nuisance.z] * (v[-1] - effect.theta @ v[nuisance.d]))
+
+
 def test_partialling_out_is_its_definition() -> None:
     df = frame()
     rows, nuisance, effect = fit(df, unit=None)
@@ -89,15 +96,9 @@ def test_partialling_out_is_its_definition() -> None:
     assert effect.covariances["robust"][0, 0] == pytest.approx((psi**2).sum() / (v @ v) ** 2)
     assert nuisance.r2[0] == pytest.approx(1 - (v @ v) / (N * df["d1"].var(ddof=0)))
     assert effect.sigma2 == pytest.approx(np.mean((y - theta * v) ** 2))
-    found = ln.residuals(rows, nuisance)
-    np.testing.assert_allclose(found.confounders[0], v, atol=1e-9)
-    np.testing.assert_allclose(le.influence(found, effect)[0], psi / (v @ v), atol=1e-12)
-    assert effect.cluster_scores is not None
-    np.testing.assert_allclose(effect.cluster_scores[:, 0], sums / (v @ v), atol=1e-12)
-    for fold in range(5):
-        rest = folds != fold
-        expected = (v[rest] @ y[rest]) / (v[rest] @ v[rest])
-        assert effect.theta_without[fold, 0] == pytest.approx(expected)
+    np.testing.assert_allclose(ln.residuals(rows, nuisance)[0], v, atol=1e-9)
+    found = influence(rows, nuisance, effect)
+    np.testing.assert_allclose(found[0], psi / (v @ v), atol=1e-12)
 
 
 @pytest.mark.parametrize("d", [("d1",), ("d1", "d2")])
@@ -137,7 +138,7 @@ def test_two_stage_least_squares_is_its_definition() -> None:
     psi = np.linalg.solve(hat.T @ hat, (hat * (y - d @ theta)[:, None]).T)
     sums = np.stack([np.bincount(df["g"], weights=row) for row in psi])
     np.testing.assert_allclose(effect.covariance, sums @ sums.T, rtol=1e-9)
-    found = le.influence(ln.residuals(rows, nuisance), effect)
+    found = influence(rows, nuisance, effect)
     np.testing.assert_allclose(found, psi, atol=1e-12)
     np.testing.assert_allclose(effect.theta, [0.5, -0.3], atol=0.08)  # d1 is endogenous
 
@@ -216,7 +217,7 @@ def test_same_bits_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) ->
     for threads in ("1", "2"):
         monkeypatch.setenv("CAUSALRM_NUM_THREADS", threads)
         effect = fit(df, z=("z0", "z1"), weights="w")[2]
-        found.append((effect.theta, effect.covariance, effect.cluster_scores))
+        found.append((effect.theta, effect.covariance, effect.joint["cluster"]))
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -240,7 +241,7 @@ def test_parquet_and_dask_give_what_memory_gives(tmp_path: Path, unit: str | Non
         )  # fmt: skip
         effect = le.linear_effect(rows, nuisance, cluster="g", n_clusters=60)
         residual = ln.residuals(rows, nuisance)
-        found.append((effect.theta, effect.covariance, effect.naive, residual.outcome))
+        found.append((effect.theta, effect.covariance, effect.naive, residual[-1]))
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-9)
@@ -279,18 +280,18 @@ def test_ridge_is_the_penalty_it_says() -> None:
         # Ridge minimises a sum of squares, ours half their mean.
         model = Ridge(alpha=penalty * rest.sum()).fit(x[rest], df["y"][rest])
         expected = df["y"][~rest] - model.predict(x[~rest])
-        found = ln.residuals(rows, nuisance).outcome[~rest]
+        found = ln.residuals(rows, nuisance)[-1, ~rest]
         np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
 def test_the_reward_model_needs_no_other_pass() -> None:
     df = frame()
-    _, nuisance, effect = fit(df)
-    coef, bread = nuisance.regression(effect.theta)
+    rows, nuisance, effect = fit(df)
+    line = stages.reward_line(nuisance, stages.gamma_of("plr", rows, nuisance, effect, 0.0), 0.0)
     x = np.column_stack([np.ones(N), df[list(X.names)]])
-    expected = np.linalg.lstsq(x, df["y"] - effect.theta[0] * df["d1"])[0]
-    np.testing.assert_allclose(coef, expected, rtol=1e-7)
-    np.testing.assert_allclose(bread, np.linalg.inv(x.T @ x), rtol=1e-6, atol=1e-12)
+    left = df["y"] - effect.theta[0] * (df["d1"] - df["d1"].mean())
+    np.testing.assert_allclose(line.coef, np.linalg.lstsq(x, left)[0], rtol=1e-7)
+    np.testing.assert_allclose(line.bread, np.linalg.inv(x.T @ x), rtol=1e-6, atol=1e-12)
 
 
 def test_columns_far_from_zero_keep_their_digits() -> None:
@@ -310,7 +311,7 @@ def test_naive_and_joint_covariance() -> None:
     y = (df["y"] - df["y"].mean()).to_numpy()
     naive = (c @ y) / (c @ c)
     assert effect.naive[0] == pytest.approx(naive)
-    difference = le.influence(ln.residuals(rows, nuisance), effect)[0]
+    difference = influence(rows, nuisance, effect)[0]
     difference = difference - c * (y - naive * c) / (c @ c)
     sums = np.bincount(df["g"], weights=difference)
     contrast = np.array([1.0, -1.0])
@@ -391,10 +392,12 @@ def test_closed_form_truths_of_the_simulator() -> None:
         plr = ln.partial_out(rows, **args)
         iv = ln.partial_out(rows, instruments=columns("z"), **args)
         one, two = le.linear_effect(rows, plr), le.linear_effect(rows, iv)
+        ignored = stages.gamma_of("ignore", rows, plr, None, 0.0)
+        line = stages.reward_line(plr, ignored, 0.0)
         ((low, high),) = ar_set(two)
         found.append(
             [
-                one.theta[0], two.theta[0], one.naive[0], plr.regression(np.zeros(1))[0][1],
+                one.theta[0], two.theta[0], one.naive[0], line.coef[1],
                 one.covariance[0, 0], two.covariance[0, 0], low <= gamma <= high,
             ]
         )  # fmt: skip

@@ -127,6 +127,14 @@ def test_clusters_repeats_and_json(log: pd.DataFrame) -> None:
     assert "effective rows" in str(found.summary())
 
 
+def test_one_row_of_the_frame_as_a_number(log: pd.DataFrame) -> None:
+    found = value(log, propensity="p")
+    row = found.to_frame().iloc[2]
+    assert found.effect(term="difference").estimate == row["estimate"]
+    with pytest.raises(DataError, match="'policy', 'logged', 'difference'"):
+        found.effect(term="both")
+
+
 def test_wrong_propensities_and_thin_support_warn(log: pd.DataFrame) -> None:
     with pytest.warns(IdentificationWarning, match="mean 1"):
         value(log.assign(p=log["p"] / 2), propensity="p", method="ips")
@@ -149,6 +157,9 @@ def test_wrong_propensities_and_thin_support_warn(log: pd.DataFrame) -> None:
         ({"policy": "nowhere"}, DataError, "column 'nowhere'"),
         ({"propensity": "x1"}, DataError, "propensities above 0"),
         ({"clip": -1.0}, DataError, "positive weight"),
+        ({"clip": 5.0, "method": "direct"}, DataError, "5.0 with 'direct'"),
+        ({"switch": 5.0}, DataError, "weight for switch"),
+        ({"folds": 1}, DataError, "2 to 100 folds"),
         (
             {"method": "direct", "nuisance": {"reward": DecisionTreeRegressor()}},
             DataError,

@@ -217,6 +217,18 @@ def test_texts_beside_fixed_effects() -> None:
     )
 
 
+def test_texts_beside_fixed_effects_alone() -> None:
+    df, _ = make_headlines(600, rng=3)
+    roles = {k: v for k, v in TEXT.items() if k != "confounders"}
+    found = crm.DeconfoundedReward("fixed_effects", HashedText(32, 0)).fit(
+        df, **roles, absorb="editor"
+    )
+    assert list(found.result_.effects) == ["editor"] and not len(found.to_frame())
+    np.testing.assert_allclose(
+        found.transform(df)["deconfounded"], found.rewards_["deconfounded"], rtol=1e-8
+    )
+
+
 # --------------------------------------------------------------------------- texts and learners
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from causalrm.core.errors import DataError
 from causalrm.core.result import Estimate, Result
+from causalrm.deconfound.e_value import e_value
 from causalrm.deconfound.effects import average_effect
-from causalrm.deconfound.sensitivity import benchmark, e_value, sensitivity
+from causalrm.deconfound.sensitivity import benchmark, sensitivity
 
 
 def test_published_regression() -> None:

@@ -174,7 +174,7 @@ def test_input_and_output():
         controlled_win_rate(frame.assign(won=frame["won"] + 1), outcome="won", controls="longer")
     with pytest.raises(DataError, match="weights of at least 0"):
         controlled_win_rate(frame, outcome="won", controls="longer", weights="hard")
-    with pytest.raises(DataError, match="positive values in column 'zero', but all 200"):
+    with pytest.raises(DataError, match="positive weights in column 'zero', but all 200"):
         nothing = frame.assign(zero=0.0)
         controlled_win_rate(nothing, outcome="won", controls="longer", weights="zero")
     some = frame.assign(w=(frame.index < 150) * 1.0, m=np.where(frame.index < 150, "old", "new"))

@@ -14,8 +14,9 @@ import pytest
 
 from causalrm.core.errors import ConvergenceError, DataError
 from causalrm.risk import grid
+from causalrm.risk.density import implied_prevalence
 from causalrm.risk.grid import GridDraws, fit_grid, smooth_weights
-from causalrm.risk.problem import PrevalenceTerm, Problem, implied_prevalence
+from causalrm.risk.problem import PrevalenceTerm, Problem
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "risk"
 POSTERIORS = pd.read_csv(REFERENCE / "posteriors.csv")

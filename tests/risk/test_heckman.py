@@ -336,7 +336,7 @@ def test_known_mean() -> None:
 
 def test_expertise_ties_selection_to_the_outcome() -> None:
     r = mroz_fit(constraints=[EXPERTS], sign="positive").result_
-    at = {label: r.position(label) for label in zip(r.parameter, r.term, strict=True)}
+    at = {label: i for i, label in enumerate(zip(r.parameter, r.term, strict=True))}
     d = r.draws
     expected = d[:, at["outcome", "wc"]] * d[:, -1] / d[:, -2]
     np.testing.assert_allclose(d[:, at["selection", "wc"]], expected, rtol=1e-10)

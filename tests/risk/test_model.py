@@ -333,7 +333,7 @@ def replace_problem(own: fitting.Setup) -> fitting.Setup:
 @pytest.mark.filterwarnings("ignore:The chains of NUTS")
 def test_deciders_and_alpha_by_nuts() -> None:
     rng = np.random.default_rng(4)
-    n, who = 1200, rng.integers(0, 8, 1200)
+    n, who = 800, rng.integers(0, 8, 800)
     effect = rng.normal(0, 1.0, 8)
     frame = pd.DataFrame({"x": rng.normal(size=n), "doctor": [f"Dr {i}" for i in who]})
     risk = -2 + frame["x"] + rng.uniform(0, 2, n)
@@ -355,7 +355,7 @@ def test_deciders_and_alpha_by_nuts() -> None:
     typical = fit.predict_testing(frame.drop(columns="doctor"))["estimate"]
     gap = (own - typical).groupby(frame["doctor"]).mean()
     assert np.corrcoef(gap, found)[0, 1] > 0.95
-    with pytest.raises(crm.DataError, match="'doctor', but 1 of 1200 rows have others"):
+    with pytest.raises(crm.DataError, match="'doctor', but 1 of 800 rows have others"):
         fit.predict_testing(frame.assign(doctor=["Dr 9", *frame["doctor"][1:]]))
     again = crm.Estimator.from_result(crm.Result.from_json(fit.result_.to_json()))
     pd.testing.assert_frame_equal(again.predict_risk(frame), fit.predict_risk(frame))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import causalrm as crm
-from causalrm.risk import problem as P
+from causalrm.risk import density
 from tests.risk.simulated import ROLES, selective
 
 
@@ -58,7 +58,7 @@ def test_groups_on_request(fit: Any, frame: pd.DataFrame, tmp_path: Any) -> None
     own = fit._setup
     one = {k: tree["posterior"][k].values[1, 7] for k in ("risk", "testing", "sigma")}
     draw = np.concatenate([one["risk"], one["testing"], [one["sigma"]]])[None, :]
-    expected, _ = P.log_likelihood(own.problem, own.standard(draw)[0])
+    expected, _ = density.log_likelihood(own.problem, own.standard(draw)[0])
     found = tree["log_likelihood"]["tested_outcome"].values[1, 7]
     assert found.shape == (300,) and found.sum() == pytest.approx(expected, rel=1e-9)
     loo = az.loo(tree)

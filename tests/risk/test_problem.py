@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from causalrm.core.errors import DataError
-from causalrm.risk import problem as P
+from causalrm.risk import density as P
 from causalrm.risk.problem import PrevalenceTerm, Problem
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def make(kind: str = "plain", n: int = 60, seed: int = 0) -> Problem:
         options["n_deciders"] = options["deciders"]
         options["deciders"] = rng.integers(0, options["deciders"], n)
     y = (rng.random(n) < 0.3).astype(float)
-    tested = rng.random(n) < 0.6
+    tested = rng.random(n) < 0.3 + 0.2 * options.get("deciders", np.ones(n))
     return Problem(
         X=X, W=X[:, :2], tested=tested, y=np.where(tested, y, np.nan),
         counts=rng.integers(1, 4, n).astype(float), risk_sd=np.array([3.0, 2.0, 1.0]),
@@ -106,9 +106,21 @@ def test_hard_prevalence_is_met_and_has_its_jacobian(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_coordinates_come_back(kind: str) -> None:
     problem = make(kind)
+    assert (problem.centring > 0.2).all()  # where there are deciders, they differ
     u = np.random.default_rng(3).normal(size=problem.n_u)
     np.testing.assert_allclose(problem.to_u(problem.to_theta(u)), u, atol=1e-9)
     assert len(problem.labels()) == problem.n_theta
+
+
+def test_deciders_with_few_rows_or_no_differences_are_left_to_their_sd() -> None:
+    sizes = [400, 400, 400, 4]
+    who = np.repeat(np.arange(4), sizes)
+    chance = np.array([0.2, 0.5, 0.8, 0.5])[who]
+    tested = np.random.default_rng(0).random(len(who)) < chance
+    own = replace(make("deciders", len(who)), deciders=who, tested=tested)
+    assert own.centring[:3].min() > 0.95 and 0.1 < own.centring[3] < 0.9
+    alike = replace(own, tested=np.arange(len(who)) % 2 == 0)
+    np.testing.assert_array_equal(alike.centring, 0.0)
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard", "deciders"])

@@ -9,6 +9,7 @@ import pymc as pm
 import pytest
 
 import causalrm as crm
+from causalrm.risk import density
 from causalrm.risk import problem as P
 from causalrm.risk.pymc_model import build, choose_sampler
 from causalrm.risk.rows import Scaling
@@ -16,13 +17,13 @@ from tests.risk.simulated import ROLES, selective
 
 FAST = "FAST_COMPILE"  # no C, no numba: the graph is what is tested
 N, BETA, DELTA = 60, 3, 2
-ORDER = ["risk", "risk_free", "testing", "sigma", "alpha", "decider_sd", "decider_z"]
+ORDER = ["risk", "risk_free", "testing", "sigma", "alpha", "decider_sd", "decider"]
 
 
 def problem(**options: Any) -> P.Problem:
     rng = np.random.default_rng(3)
     x = np.column_stack([np.ones(N), rng.normal(size=(N, 2))])
-    tested, y = rng.random(N) < 0.6, (rng.random(N) < 0.4).astype(float)
+    tested, y = rng.random(N) < 0.1 + 0.25 * (np.arange(N) % 4), (rng.random(N) < 0.4).astype(float)
     return P.Problem.from_rows(
         x, x[:, :DELTA], tested, y, rng.integers(1, 3, N).astype(float),
         risk_sd=np.array([3.0, 2.0, 1.0]), testing_sd=np.array([3.0, 0.5]), **options,
@@ -52,6 +53,7 @@ def terms(*kinds: str) -> tuple[P.PrevalenceTerm, ...]:
 )
 def test_log_density_and_gradient_are_those_of_the_problem(options: dict[str, Any]) -> None:
     own = problem(**options)
+    assert (own.centring > 0.5).all()  # the deciders differ
     one = Scaling(np.array([0.0, 3.0, -1.0]), np.array([1.0, 2.0, 0.5]))
     two = Scaling(np.array([0.0, 3.0]), np.array([1.0, 2.0]))
     model = build(own, one, two)
@@ -67,7 +69,7 @@ def test_log_density_and_gradient_are_those_of_the_problem(options: dict[str, An
             size = int(np.prod(shape))
             point[name] = u[at : at + size].reshape(shape)
             at += size
-        expected, slope = P.log_posterior(own, u)
+        expected, slope = density.log_posterior(own, u)
         offsets.append(float(value(point)) - expected)
         found, at = {}, 0
         flat = gradient(point)
@@ -81,7 +83,7 @@ def test_log_density_and_gradient_are_those_of_the_problem(options: dict[str, An
 
 
 def _plain(name: str) -> str:
-    return name.removesuffix("_ridge__").removesuffix("_softplus__")
+    return name.removesuffix("_ridge__").removesuffix("_softplus__").removesuffix("_effects__")
 
 
 @pytest.fixture(scope="module")

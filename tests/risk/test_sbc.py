@@ -11,7 +11,8 @@ import pytest
 
 from causalrm.core.errors import ConvergenceError, DataError
 from causalrm.risk import grid, sbc
-from causalrm.risk.problem import PrevalenceTerm, Problem, implied_prevalence
+from causalrm.risk.density import implied_prevalence
+from causalrm.risk.problem import PrevalenceTerm, Problem
 from causalrm.risk.sbc import SimulationCalibration, simulation_based_calibration
 
 matplotlib.use("Agg")
@@ -100,7 +101,7 @@ def test_simulated_rows_follow_the_model() -> None:
     assert targets[0] == pytest.approx(implied, abs=0.04)
     assert found.prevalence[1].a + found.prevalence[1].b == 1002.0  # type: ignore[operator]
     assert targets[1] == pytest.approx(implied, abs=0.05)
-    from causalrm.risk.problem import log_likelihood
+    from causalrm.risk.density import log_likelihood
 
     # the score of the rows at the truth is noise
     gradient = log_likelihood(found, theta)[1]

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 import causalrm as crm
+from causalrm.risk import sensitivity
 from tests.risk.simulated import ROLES, selective
 
 
-def fit_of(*known: Any, draws: int = 1024) -> Any:
-    model = crm.SelectiveLabelsModel("x + z", constraints=known, draws=draws)
+def fit_of(*known: Any, draws: int = 1024, **options: Any) -> Any:
+    model = crm.SelectiveLabelsModel("x + z", constraints=known, draws=draws, **options)
     return model.fit(selective(400, 6), **ROLES)
 
 
@@ -46,6 +47,22 @@ def test_the_fan_of_a_summary(fit: Any) -> None:
     assert bare.result_.fan.empty
     with pytest.raises(crm.DataError, match="a prevalence to vary"):
         bare.sensitivity([0.3])
+
+
+def test_the_fan_of_a_summary_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    hard = crm.Prevalence(0.32, hard=True)
+    bare = fit_of(hard, draws=64, fan=False)
+    assert bare.result_.fan.empty
+    with pytest.raises(crm.DataError, match="a fan of 'risk'"):
+        bare.plot.fan()
+    monkeypatch.setattr(sensitivity, "_ROWS", 100)  # from here on a fan costs too much unasked
+    assert fit_of(hard, draws=64).result_.fan.empty
+    fan = fit_of(hard, draws=64, fan=True).result_.fan
+    assert fan.groupby("prevalence", sort=False)["method"].first().tolist() == [
+        "refitted", "refitted", "reweighted", "refitted", "refitted"
+    ]  # fmt: skip
+    with pytest.raises(crm.DataError, match="True, False or None"):
+        fit_of(hard, fan="yes")
 
 
 def test_groups_betas_and_hard_targets() -> None:
