@@ -349,44 +349,6 @@ def corp_statistic(s: Samples, kind: int) -> Statistic:
     )
 
 
-@kernel
-def _isotonic_draws(noise: Floats, weight: Floats, p: Floats) -> Floats:
-    n_draws, k = noise.shape
-    out = np.empty((n_draws, k))
-    first = np.empty(k, np.int64)
-    stack = np.empty((2, k))
-    for d in range(n_draws):
-        top = -1
-        for j in range(k):
-            a = weight[d, j]
-            b = noise[d, j] + p[j] * a
-            start = j
-            # A cell that a sample left empty takes the value of the block before it.
-            while top >= 0 and (a <= 0.0 or stack[1, top] * a >= b * stack[0, top]):
-                a += stack[0, top]
-                b += stack[1, top]
-                start = first[top]
-                top -= 1
-            top += 1
-            first[top] = start
-            stack[0, top] = a
-            stack[1, top] = b
-        end = k
-        for m in range(top, -1, -1):
-            value = stack[1, m] / stack[0, m] if stack[0, m] > 0.0 else p[first[m]]
-            out[d, first[m] : end] = min(max(value, 0.0), 1.0)
-            end = first[m]
-    return out
-
-
-def consistency_band(s: Samples, level: float) -> tuple[Floats, Floats]:
-    """Pointwise quantiles of the isotonic curve under perfect calibration, on the cells."""
-    draws = _isotonic_draws(s.noise0, s.weight, s.cells.p)
-    tail = 0.5 - 0.5 * level
-    low, high = np.quantile(draws, [tail, 1.0 - tail], axis=0)
-    return np.asarray(low), np.asarray(high)
-
-
 # --- inversion ---------------------------------------------------------------------------------
 
 

@@ -361,8 +361,7 @@ def acs_population(data: Any, name: str = "ACSIncome") -> pd.Series:
     -------
     pandas.Series of bool
     """
-    if name not in ACS_POPULATIONS:
-        raise DataError(f"The task must be one of {', '.join(ACS_TASKS)}; got {name!r}.")
+    check_choice("name", name, ACS_TASKS)
     limits = dict(ACS_POPULATIONS[name])
     if name == "ACSIncome":
         limits["PINCP"] = (101, np.inf)

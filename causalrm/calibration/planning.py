@@ -13,7 +13,6 @@ from causalrm.calibration import _kernels_fit as fit
 from causalrm.calibration.scored import EPS, check_scores
 from causalrm.core.errors import DataError
 from causalrm.core.inference import quantile
-from causalrm.core.result import check_level
 
 
 def sample_size(
@@ -59,7 +58,7 @@ def sample_size(
     >>> sample_size(prevalence=0.2, auc=0.75).values.tolist()
     [['O:E', 0.2, 1542, 309], ['AUC', 0.1, 568, 114], ['all', nan, 1542, 309]]
     """
-    z = quantile(check_level(level))
+    z = quantile(level)
     scores = None
     if p is not None:
         scores = check_scores(np.zeros(np.asarray(p).size), p)[1]

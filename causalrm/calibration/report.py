@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from causalrm.calibration import _kernels_interval as interval
+from causalrm.calibration import _kernels_cells as cells
 from causalrm.calibration import _kernels_rank as rank
 from causalrm.calibration import estimation as est
 from causalrm.calibration.contrasts import group_contrasts, part_of, usable
@@ -216,7 +216,7 @@ def _curve(s: Scored, level: float, group: str) -> pd.DataFrame:
         spread = est.curve_statistics(s)["ici"].noise1.std(axis=0)
         half = quantile(level, s.df) * spread
         low, high = np.clip(c.p + gap - half, 0, 1), np.clip(c.p + gap + half, 0, 1)
-        band_low, band_high = interval.consistency_band(s.samples, level)
+        band_low, band_high = cells.consistency_band(s.samples, level)
     return pd.DataFrame(
         {
             "group": group,

@@ -15,6 +15,7 @@ from causalrm.core.kernel import kernel
 
 HUGE = 1e100  # squares and products of larger numbers leave the range of a double
 TINY = 1e-100
+OFFSET = 1e-7  # of a double's 16 digits, some 9 are left for what varies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +158,17 @@ def refuse_tiny(name: str, look: Look) -> None:
         raise DataError(
             f"Expected magnitudes above {TINY:.0e} in column {name!r}, but all {look.n} values "
             f"are at most {largest:.1e}. Rescale the column."
+        )
+
+
+def refuse_offset(column: Column) -> None:
+    """Raise when a number varies so little beside its size that rounding would decide the fit."""
+    largest = max(-column.low, column.high)
+    if column.levels is None and 0 < column.high - column.low < OFFSET * largest:
+        raise DataError(
+            f"Expected values of column {column.name!r} that vary beside their size, but they lie "
+            f"between {column.low:.17g} and {column.high:.17g}. Subtract a constant, such as their "
+            "mean, and rescale the column."
         )
 
 

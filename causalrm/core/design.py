@@ -21,7 +21,7 @@ from formulaic.errors import FormulaicError
 from formulaic.transforms import TRANSFORMS
 
 from causalrm.core.blocks import Block, Rows
-from causalrm.core.column import Column
+from causalrm.core.column import Column, refuse_offset
 from causalrm.core.encoding import Design, Piece, check_finite, compute
 from causalrm.core.errors import DataError, IdentificationError
 from causalrm.core.expression import Coding, Computed, Expression
@@ -397,6 +397,9 @@ def prepare(
         categories=[*categories, *parsed.categories],
         infinite=set(infinite) - {*parsed.either, *parsed.numbers},
     )
+    for column in reader.columns:
+        if column.name in parsed.either:
+            refuse_offset(column)
     return source, rows, parsed.build(rows, reader, source.index), reader
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import linalg, special
 
-from causalrm.core.errors import IdentificationError, IdentificationWarning, warn
+from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
 
 FEW = 30  # clusters below which clustered standard errors are too small on average
 _SINGULAR = 1e-13  # least eigenvalue per row, of a matrix scaled to unit diagonal
@@ -81,9 +81,16 @@ def sandwich(bread: np.ndarray, meat: np.ndarray, factor: float = 1.0) -> np.nda
     return np.asarray(0.5 * (out + out.T))
 
 
+def check_level(level: float) -> float:
+    """Return the level of an interval, or raise a DataError."""
+    if not 0 < level < 1:
+        raise DataError(f"level must lie between 0 and 1, such as 0.95; got {level!r}.")
+    return float(level)
+
+
 def quantile(level: float, df: float | None = None) -> float:
-    """Two-sided critical value: normal, or Student with `df` degrees of freedom."""
-    p = 0.5 + 0.5 * level
+    """Half-width, in standard errors, of a two-sided interval: t with `df`, else normal."""
+    p = 0.5 + 0.5 * check_level(level)
     return float(special.ndtri(p) if df is None else special.stdtrit(df, p))
 
 

@@ -50,16 +50,7 @@ def versions() -> dict[str, str]:
     return dict(_versions())
 
 
-def check_level(level: float) -> float:
-    """Return the level of an interval, or raise a DataError."""
-    if not 0 < level < 1:
-        raise DataError(f"level must lie between 0 and 1, such as 0.95; got {level!r}.")
-    return float(level)
-
-
-def quantile(level: float, df: float | None = None) -> float:
-    """Half-width, in standard errors, of a two-sided interval: t with `df`, else normal."""
-    return inference.quantile(check_level(level), df)
+check_level, quantile = inference.check_level, inference.quantile  # every result needs them
 
 
 @dataclass(frozen=True)

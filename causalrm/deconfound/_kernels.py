@@ -158,6 +158,27 @@ def subtract_own(values: np.ndarray, codes: np.ndarray, out: np.ndarray) -> None
 # --------------------------------------------------------------------------- closed forms
 
 
+def solve(products: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Solve with cross products (m, m), in units in which their diagonal is one.
+
+    Raises
+    ------
+    IdentificationError
+        When they are singular.
+    """
+    diagonal = np.diag(products)
+    unit = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    try:
+        x = linalg.solve(products * np.outer(unit, unit), (moments.T * unit).T, assume_a="pos")
+    except linalg.LinAlgError as error:
+        raise IdentificationError(
+            "Expected confounders and instruments that vary apart from one another and from what "
+            f"they are adjusted for, but their cross products are singular ({error}). Remove "
+            "columns, combine rare levels, or take fewer folds."
+        ) from error
+    return np.asarray((x.T * unit).T)
+
+
 def two_stage(
     zz: np.ndarray, zd: np.ndarray, zy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -177,16 +198,9 @@ def two_stage(
     bread : ndarray of shape (q, q)
         Inverse of ``first.T @ zd``; the influence of a row on theta is ``bread @ first.T @ z e``.
     """
-    try:
-        first = linalg.solve(zz, zd, assume_a="pos")
-        information = first.T @ zd
-        bread = linalg.inv(0.5 * (information + information.T))
-    except linalg.LinAlgError as error:
-        raise IdentificationError(
-            "Expected confounders and instruments that vary apart from one another and from what "
-            f"they are adjusted for, but their cross products are singular ({error}). Remove "
-            "columns, combine rare levels, or take fewer folds."
-        ) from error
+    first = solve(zz, zd)
+    information = first.T @ zd
+    bread = solve(0.5 * (information + information.T), np.eye(len(information)))
     return bread @ (first.T @ zy), first, bread
 
 
@@ -238,7 +252,7 @@ def conditional_f(zz: np.ndarray, zd: np.ndarray, dd: np.ndarray, df: float) -> 
     doi 10.1016/j.jeconom.2015.06.004.
     """
     m, q = zd.shape
-    first = linalg.solve(zz, zd, assume_a="pos")
+    first = solve(zz, zd)
     projected = zd.T @ first
     out = np.empty(q)
     for j in range(q):

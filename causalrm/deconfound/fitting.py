@@ -89,7 +89,7 @@ def fit_method(task: Task, generators: Sequence[np.random.Generator], log: list[
     if s.line is not None and not in_line:
         diagnostics["reward_terms"] = _largest(s.names, estimates[q:], v_gamma[q:, q:])
     n_kept = len(estimates) if in_line else q
-    terms = stages.terms([task.designs["confounders"]])
+    terms = task.designs["confounders"].slope_terms
     frame = {
         "outcome": y, "deconfounded": deconfounded, "std_error": se, "reward": reward,
         "reward_std_error": reward_se,
@@ -271,7 +271,7 @@ def _diagnose(
     reward: np.ndarray, log: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     fit = s.fit
-    terms = stages.terms([task.designs["confounders"]])
+    terms = task.designs["confounders"].slope_terms
     v = stages.stacked_columns(s.rows, lambda b: residuals_of(b, fit)[0])[fit.d]
     squares = v**2
     ess = float((squares.sum(axis=1) ** 2 / (squares**2).sum(axis=1)).min())
@@ -361,7 +361,7 @@ def _hausman(effect: LinearEffect | None, n_clusters: int | None) -> dict[str, f
 
 
 def _gammas(task: Task, s: _Split, used: np.ndarray) -> pd.DataFrame:
-    terms = stages.terms([task.designs["confounders"]])
+    terms = task.designs["confounders"].slope_terms
     q = len(terms)
     rows: list[tuple[Any, ...]] = []
     ways = ((s.effect, "given the text", "plr"), (s.instrumental, "by instrument", "iv"))

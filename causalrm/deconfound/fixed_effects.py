@@ -100,7 +100,7 @@ def fit_absorbed(data: Any, task: Task, formula: str | None, log: list[str]) -> 
     rows = task.rows
     place = {term: i for i, term in enumerate(found.term)}
     design = task.designs.get("confounders")
-    terms = () if design is None else stages.terms([design])
+    terms = () if design is None else design.slope_terms
     q, p = len(terms), len(names)
     order = [place[t] for t in (*terms, *names)]
     estimates = found.estimates[order]

@@ -285,7 +285,9 @@ def heterogeneity(
     if method == "dr":
         estimates, covariance = _of_learner(model, x)
     else:
-        estimates, covariance, sums = _projection(model, one, codes, n_clusters)
+        estimates, covariance, sums = _projection(
+            model, one, ["Intercept", *modifier.slope_terms], codes, n_clusters
+        )
     diagnostics: dict[str, Any] = {}
     if method == "forest":
         shares = np.ravel(model.feature_importances_).tolist()
@@ -341,12 +343,16 @@ def _model(
 
 
 def _projection(
-    model: Any, one: np.ndarray, codes: np.ndarray | None, n_clusters: int | None
+    model: Any,
+    one: np.ndarray,
+    names: Sequence[str],
+    codes: np.ndarray | None,
+    n_clusters: int | None,
 ) -> tuple[np.ndarray, np.ndarray, Sums | None]:
     """Least squares of the residual outcome on residual treatment times the modifiers."""
     y, d = (np.ravel(r) for r in model.residuals_[:2])
     z = one * d[:, None]
-    bread = least_squares(z.T @ z, np.eye(z.shape[1]))
+    bread = least_squares(z.T @ z, np.eye(z.shape[1]), names)
     b = bread @ (z.T @ y)
     influence = bread @ (z * (y - z @ b)[:, None]).T
     n, k = one.shape

@@ -17,7 +17,9 @@ from causalrm.core.frame import Reader
 from causalrm.deconfound.few_clusters import BOOTSTRAP
 from causalrm.deconfound.stages import fit_learner, seeded
 
-LINEAR = LinearRegression()
+# Standardised: scikit-learn takes directions for dependent that are 1e-6 of the largest, and a
+# column in large units would take all others away.
+LINEAR = make_pipeline(StandardScaler(), LinearRegression())
 LOGISTIC = make_pipeline(
     StandardScaler(),
     LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200),

@@ -154,7 +154,7 @@ def linear_effect(
     _check_targets(fit, total)
     z, d = fit.z, fit.d
     theta, first, inverse = k.two_stage(total[z, z], total[z, d], total[z, -1])
-    naive_bread = linalg.inv(fit.centred[d, d])
+    naive_bread = k.solve(fit.centred[d, d], np.eye(q))
     naive = naive_bread @ fit.centred[d, -1]
     scorer = _Scorer(fit, theta, naive, first)
     meats: dict[str, np.ndarray] = {"robust": rows.total(_outer, scorer)[0]}
@@ -209,7 +209,7 @@ def _check_targets(fit: Nuisance, products: np.ndarray) -> None:
     if not fit.m:
         return
     # Correlations between residual instruments and confounders must have full column rank.
-    first = linalg.solve(products[fit.z, fit.z], products[fit.z, fit.d], assume_a="pos")
+    first = k.solve(products[fit.z, fit.z], products[fit.z, fit.d])
     explained = first.T @ products[fit.z, fit.d]
     dependent = dependent_columns(explained, np.diag(products)[fit.d])
     if dependent is not None:
@@ -230,7 +230,7 @@ def _first_stage(
     f = k.conditional_f(
         unit * zz, unit * products[z, d], unit * products[d, d], fit.n_obs - 1 - fit.p - m
     )
-    inverse = linalg.inv(zz)
+    inverse = k.solve(zz, np.eye(len(zz)))
     pairs = []
     for j in range(fit.q):
         own = slice(j * m, (j + 1) * m)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from causalrm.core.blocks import Rows
+from causalrm.core.column import refuse_offset
 from causalrm.core.design import encode_new, formula_text, prepare
 from causalrm.core.encoding import Design
 from causalrm.core.errors import DataError, check_choice
@@ -203,6 +204,9 @@ class DeconfoundedReward(Estimator):
         numbers = [outcome, *([] if task.is_text else names), *([weights] if weights else [])]
         groups = [*(names if task.is_text else []), *([cluster] if cluster else [])]
         source, rows, designs, reader = prepare(data, formulas, numbers, groups)
+        for column in reader.columns:
+            if column.name in names:
+                refuse_offset(column)
         if weights is not None:
             check_weights(rows, weights, source.index)
         used = {role: [c.name for c in design.columns] for role, design in designs.items()}

@@ -165,7 +165,8 @@ def _left_out(found: Found, again: Callable[[Task, np.ndarray], Found], task: Ta
 
 def regression(task: Task) -> Found:
     """Least squares of the outcome on treatment and covariates."""
-    d, x, w = task.d, task.x, task.w
+    d, w = task.d, task.w
+    x = task.x - task.x.mean(axis=0)  # or a large mean looks like an intercept
     n, k = len(d), 2 + x.shape[1]
     places = [task.terms.index(name) for name in task.interact]
     inner = x[:, places]

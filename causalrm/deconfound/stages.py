@@ -9,7 +9,7 @@ outcome on C with the text as instrument.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,10 +19,11 @@ from scipy import linalg
 from sklearn.base import clone
 
 from causalrm.core.blocks import Block, Rows, length
-from causalrm.core.errors import IdentificationError, IdentificationWarning, warn
+from causalrm.core.errors import IdentificationWarning, warn
 from causalrm.core.inference import clustered
 from causalrm.core.random import seed_int
-from causalrm.deconfound.folds import FOLD, Columns, Regressors, matrix_of, terms_of
+from causalrm.deconfound._kernels import solve
+from causalrm.deconfound.folds import FOLD, Columns, Regressors, matrix_of
 from causalrm.deconfound.linear_effect import LinearEffect
 from causalrm.deconfound.linear_nuisance import (
     Nuisance,
@@ -325,7 +326,7 @@ class Gamma:
             e = e - self.beta[1:] @ x - self.beta[0]
         u = self.bread @ z
         if self.kind == "all":  # what intercept and controls leave of the confounders
-            d = linalg.solve(self.bread[:, -fit.q :], u)
+            d = solve(self.bread[:, -fit.q :], u)
         return u, w * d, w * e
 
 
@@ -371,13 +372,8 @@ def gamma_of(
 def _inverse(matrix: np.ndarray, fit: Nuisance) -> np.ndarray:
     """Inverse of cross products of confounders, in units of their standard deviations."""
     unit = 1.0 / np.sqrt(np.diag(fit.centred)[fit.d])
-    try:
-        return np.asarray(linalg.inv(matrix * np.outer(unit, unit)) * np.outer(unit, unit))
-    except linalg.LinAlgError as error:
-        raise IdentificationError(
-            "Expected confounders that vary apart from one another and from the text, but their "
-            f"cross products are singular ({error}). Remove columns, or combine rare levels."
-        ) from error
+    inner = solve(matrix * np.outer(unit, unit), np.eye(fit.q))
+    return np.asarray(inner * np.outer(unit, unit))
 
 
 def jointly(fit: Nuisance, ridge: float) -> Gamma:
@@ -493,8 +489,3 @@ def own_rewards(rows: Rows, fit: Nuisance, theta: np.ndarray) -> np.ndarray:
         return np.asarray(out[-1] - theta @ (out[fit.d] - fit.mean[fit.d, None]))
 
     return stacked_columns(rows, read)
-
-
-def terms(controls: Sequence[Regressors]) -> tuple[str, ...]:
-    """Names of all regressors of several groups."""
-    return tuple(t for group in controls for t in terms_of(group))

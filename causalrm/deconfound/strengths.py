@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
 from causalrm.core.blocks import Rows
 from causalrm.core.errors import DataError
+from causalrm.deconfound import _kernels as k
 from causalrm.deconfound import stages
 from causalrm.deconfound.folds import Columns, terms_of
 from causalrm.deconfound.linear_effect import LinearEffect, linear_effect
@@ -25,7 +25,8 @@ _MOST = 50  # features up to which each is left out
 def scales(fit: Nuisance, effect: LinearEffect) -> np.ndarray:
     """S of every confounder column, shape (q,): root of error variance times E[alpha^2]."""
     total = float(fit.weight_sum.sum())
-    return np.sqrt(effect.sigma2 * total * np.diag(linalg.inv(effect.residual_products)))
+    inverse = k.solve(effect.residual_products, np.eye(fit.q))
+    return np.sqrt(effect.sigma2 * total * np.diag(inverse))
 
 
 def reduced_form(task: Task, rows: Rows) -> pd.DataFrame:
@@ -117,6 +118,6 @@ def chosen(
 def _moments(fit: Nuisance, s: np.ndarray) -> tuple[float, np.ndarray, float]:
     """Error variance of the outcome, E[alpha^2] of every confounder, variance of the outcome."""
     d, total = fit.d, float(fit.weight_sum.sum())
-    inverse = linalg.inv(s[d, d])
+    inverse = k.solve(s[d, d], np.eye(fit.q))
     error = float(s[-1, -1] - s[-1, d] @ inverse @ s[d, -1])
     return error / total, total * np.diag(inverse), float(fit.centred[-1, -1]) / total

@@ -11,11 +11,17 @@ import pandas as pd
 from scipy import special
 
 from causalrm.core.design import Design, encode_new, formula_text
-from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning, warn
+from causalrm.core.errors import (
+    DataError,
+    IdentificationError,
+    IdentificationWarning,
+    check_choice,
+    warn,
+)
 from causalrm.core.parallel import blas_limit
 from causalrm.core.result import Assumption
 from causalrm.preference import _kernels as K
-from causalrm.preference.base import VoteModel, check_choice, check_penalty
+from causalrm.preference.base import VoteModel, check_penalty
 from causalrm.preference.fitting import Setup, check_connected, covariances, newton
 from causalrm.preference.result import BradleyTerryResult
 from causalrm.preference.votes import Heaps, Roles, Votes, heap, locate_labels

@@ -16,13 +16,13 @@ from causalrm.core.errors import (
     DataError,
     IdentificationError,
     IdentificationWarning,
+    check_choice,
     warn,
 )
 from causalrm.core.estimator import Estimator
 from causalrm.core.random import RNG, resolve
 from causalrm.core.result import Assumption, LikelihoodResult
 from causalrm.preference import _network
-from causalrm.preference.base import check_choice
 from causalrm.preference.differences import LOSSES, Matrix, fit_differences, reduced
 from causalrm.preference.features import (
     dense,

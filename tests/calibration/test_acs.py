@@ -77,9 +77,9 @@ def test_missing_values_are_outside_a_population():
 
 def test_fewer_columns_and_unknown_names():
     assert list(acs_task("ACSMobility", ["AGEP", "SEX"]).columns) == ["AGEP", "SEX"]
-    with pytest.raises(DataError, match="must be one of ACSIncome"):
+    with pytest.raises(DataError, match="to be one of 'ACSIncome"):
         acs_task("ACSHealth")
-    with pytest.raises(DataError, match="must be one of ACSIncome"):
+    with pytest.raises(DataError, match="to be one of 'ACSIncome"):
         acs_population(pd.DataFrame(), "ACSHealth")
     with pytest.raises(DataError, match="'SHOE' is not one"):
         acs_task("ACSIncome", ["SHOE"])

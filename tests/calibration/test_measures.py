@@ -139,7 +139,7 @@ def test_corp_parts_add_up(data):
         assert (frame["conf_low"] <= frame["conf_high"]).all()
         assert parts.curve["observed"].is_monotonic_increasing
         assert parts.curve["weight"].sum() == y.size
-    with pytest.raises(DataError, match="'brier' or 'log'"):
+    with pytest.raises(DataError, match="one of 'brier', 'log'"):
         cal.corp(y, p, score="crps")
 
 
@@ -240,7 +240,7 @@ def test_bad_rows_are_refused(data, change, message):
         ({"cluster": [None, *range(599)]}, "missing in 1 of 600"),
         ({"replicate_weights": np.ones((600, 4))}, "need weights"),
         ({"weights": np.ones(600), "replicate_weights": np.ones((5, 4))}, "one row per obs"),
-        ({"strategy": "cubes"}, "'width' or 'quantile'"),
+        ({"strategy": "cubes"}, "one of 'width', 'quantile'"),
         ({"bins": 0}, "at least 1"),
         ({"bins": [0.0, 0.7, 0.4, 1.0]}, "increase from 0 to 1"),
         ({"n_boot": 5}, "at least 100"),

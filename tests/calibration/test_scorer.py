@@ -413,13 +413,13 @@ def test_examples_that_are_scored_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "guess"}, "mode must be"),
+        ({"mode": "guess"}, "mode to be one of"),
         ({"permutations": "some"}, "permutations must be"),
         ({"replicates": 0}, "positive int"),
         ({"variations": {"tone": ["kind"]}}, "variations are"),
         ({"variations": {"format": []}}, "variations are"),
         ({"variations": {"order": [1, 1]}}, "variations are"),
-        ({"variations": {"format": ["poem"]}}, "format must be"),
+        ({"variations": {"format": ["poem"]}}, "format to be one of"),
         ({"client": "gpt"}, "needs a RiskTask and a client"),
     ],
 )

@@ -75,11 +75,11 @@ def test_order_and_granularity():
 @pytest.mark.parametrize(
     ("style", "message"),
     [
-        ({"format": "poem"}, "format must be one of"),
+        ({"format": "poem"}, "format to be one of"),
         ({"connector": 3}, "connector must be a string"),
         ({"order": "sorted"}, "order must be"),
         ({"order": True}, "order must be"),
-        ({"granularity": "fine"}, "granularity must be"),
+        ({"granularity": "fine"}, "granularity to be one of"),
         ({"colour": "red"}, "'colour'.* is not a matter of style"),
     ],
 )
@@ -105,7 +105,7 @@ def test_prompts_of_each_mode():
     )
     assert "What is the probability that this patient falls ill?" in reasoning
     assert reasoning.endswith("Probability: X%")
-    with pytest.raises(DataError, match="mode must be one of"):
+    with pytest.raises(DataError, match="mode to be one of"):
         TASK.prompts(FRAME, "essay")
     with pytest.raises(DataError, match="reordered"):
         TASK.prompts(FRAME, choices=("Yes", "Maybe"))
@@ -275,7 +275,7 @@ def test_from_frame_needs_a_rule_where_the_target_is_not_binary():
         ({"rule": ("~", 1)}, "operator"),
         ({"rule": ("==", [1])}, "`in` a list"),
         ({"rule": ("in", 1)}, "`in` a list"),
-        ({"format": "poem"}, "format must be"),
+        ({"format": "poem"}, "format to be one of"),
     ],
 )
 def test_tasks_that_do_not_fit_together(changes, message):

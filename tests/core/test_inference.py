@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from causalrm import IdentificationError
+from causalrm import DataError, IdentificationError
 from causalrm.core.inference import (
     by_cluster,
     condition_number,
@@ -119,6 +119,12 @@ def test_quantiles(level: float) -> None:
     assert quantile(level) == pytest.approx(stats.norm.ppf(0.5 + level / 2), rel=1e-13)
     for df in (1.0, 3.0, 29.5, 1e6):
         assert quantile(level, df) == pytest.approx(stats.t.ppf(0.5 + level / 2, df), rel=1e-10)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.1, np.nan])
+def test_levels_that_are_none(level: float) -> None:
+    with pytest.raises(DataError, match="between 0 and 1"):
+        quantile(level)
 
 
 def test_p_values() -> None:

@@ -49,7 +49,7 @@ def test_margins_and_caps(fitted: Any) -> None:
     assert (by["weight"] == 1).all()
     with pytest.raises(DataError, match="Lower min_margin"):
         fit.to_pairs(df, min_margin=1e6)
-    with pytest.raises(DataError, match="'deconfounded' or 'reward'"):
+    with pytest.raises(DataError, match="one of 'deconfounded', 'reward'"):
         fit.to_pairs(df, by="outcome")
 
 
