@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--players", type=int, nargs="*", default=PLAYERS)
     parser.add_argument("--budgets", type=int, nargs="*", default=BUDGETS)
+    parser.add_argument("--games", nargs="*", default=list(GAMES), choices=list(GAMES))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     players, budgets = ((8, 20), (2, 10)) if options.quick else (options.players, options.budgets)
@@ -190,7 +191,7 @@ def main() -> None:
         table = pd.read_csv(stored)
     for n in players:
         for budget in budgets:
-            for game in GAMES:
+            for game in options.games:
                 new = pd.DataFrame(cell(game, n, budget, options.repeats, options.seconds))
                 print(*show(new)[:1], flush=True)
                 if len(table):

@@ -5,13 +5,9 @@ from __future__ import annotations
 from causalrm.attribution._run import Budget
 from causalrm.attribution.archive import Archive
 from causalrm.attribution.bias import BiasPair, bias_pairs
-from causalrm.attribution.choice import (
-    ChoiceExperiment,
-    ChoiceResult,
-    compare_choices,
-    conditional_logit,
-)
+from causalrm.attribution.choice import ChoiceExperiment
 from causalrm.attribution.chooser import SimulatedChooser
+from causalrm.attribution.logit import ChoiceResult, compare_choices, conditional_logit
 from causalrm.attribution.noise import TokenNoise, token_noise
 from causalrm.attribution.result import AttributionResult
 from causalrm.attribution.shapley import PromptShapley

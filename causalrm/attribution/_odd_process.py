@@ -20,8 +20,8 @@ _MOST = 4000  # pairs, beyond which only terms of order one are modelled (the wo
 _LEARN = 350  # pairs from which variances and relevances are learnt
 _JITTER = 1e-10
 _FEW = 64  # exact pairs up to which variances are averaged over instead of learnt
-_SIZES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # of the signal, over the mean square of all
-_SIGNAL = (np.log(0.3), 1.5)  # prior of the logarithm of the size of the terms of order one
+_SIZES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # of the signal, over the mean square of all
+_SIGNAL = (np.log(0.5), 0.8)  # prior of the logarithm of the size of the terms of order one
 _SHARES = (  # of the variance, by order
     (0.99, 0.007, 0.003),
     (0.97, 0.02, 0.01),

@@ -11,6 +11,7 @@ from causalrm.attribution._run import Evaluated, Game, Run
 from causalrm.attribution.estimators import Attribution
 from causalrm.attribution.template import PromptTemplate
 from causalrm.attribution.values import _PromptValue
+from causalrm.core.inference import two_sided_p
 from causalrm.core.result import Assumption
 
 
@@ -100,3 +101,18 @@ def assumptions(game: Game, found: Attribution, endpoint: dict[str, Any]) -> tup
             )
         )
     return tuple(out)
+
+
+def differences(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Stack frames, each with its differences from the first as if they were independent."""
+    first, out = next(iter(frames.values())), []
+    for i, (name, own) in enumerate(frames.items()):
+        frame = own.copy()
+        frame.insert(0, "group", name)
+        frame["difference"] = own["estimate"] - first["estimate"]
+        frame["difference_se"] = np.hypot(own["std_error"], first["std_error"]) if i else np.nan
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = (frame["difference"] / frame["difference_se"]).to_numpy()
+        frame["difference_p"] = two_sided_p(statistic)
+        out.append(frame)
+    return pd.concat(out, ignore_index=True)

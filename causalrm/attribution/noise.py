@@ -85,6 +85,11 @@ def token_noise(
     """
     z = quantile(check_level(level))
     neutral = np.asarray(neutral, dtype=bool)
+    if not (np.isfinite(phi).all() and np.isfinite(covariance).all()):
+        raise DataError(
+            "Expected finite values and covariances of the components, but some are not. Check "
+            "the fit that they come from."
+        )
     if not neutral.any() or neutral.all():
         raise DataError(
             "Token noise compares neutral with informative components: mark some as "

@@ -14,6 +14,7 @@ from causalrm.attribution._interactions import interactions, least_coalitions
 from causalrm.attribution._refine import refine
 from causalrm.attribution._report import (
     assumptions,
+    differences,
     endpoint_of,
     positive,
     trace_frame,
@@ -38,7 +39,6 @@ from causalrm.attribution.values import Value, _PromptValue
 from causalrm.core import random
 from causalrm.core.errors import CausalRMWarning, DataError, IdentificationError, warn
 from causalrm.core.estimator import Estimator
-from causalrm.core.inference import two_sided_p
 from causalrm.core.parallel import blas_limit
 from causalrm.llm.plan import Plan
 
@@ -269,20 +269,11 @@ class PromptShapley(Estimator):
             The columns of every result frame after `group`, the policy; `difference` from the
             first policy, with `difference_se` and `difference_p` as if the two were independent.
         """
-        frames: list[pd.DataFrame] = []
+        frames = {}
         for name, baseline in policies.items():
             fit = type(self)(**self.get_params(deep=False))
-            frame = fit.fit(template.with_baseline(baseline), value).to_frame()
-            frame.insert(0, "group", name)
-            first = frames[0] if frames else frame
-            frame["difference"] = frame["estimate"] - first["estimate"]
-            both = np.hypot(frame["std_error"], first["std_error"])
-            frame["difference_se"] = both if frames else np.nan
-            with np.errstate(divide="ignore", invalid="ignore"):
-                statistic = (frame["difference"] / frame["difference_se"]).to_numpy()
-            frame["difference_p"] = two_sided_p(statistic)
-            frames.append(frame)
-        return pd.concat(frames, ignore_index=True)
+            frames[name] = fit.fit(template.with_baseline(baseline), value).to_frame()
+        return differences(frames)
 
     def _game(self, template: Any, value: Any) -> Game:
         if self.method not in METHODS:

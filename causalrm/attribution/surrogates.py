@@ -308,26 +308,17 @@ def _best_triples(X: np.ndarray, r: np.ndarray, count: int, have: np.ndarray) ->
 
 
 class Trees:
-    """Boosted trees of depth three, for games of high order.
+    """Boosted trees for games of high order; deeper ones where there is more to learn from.
 
     Parameters
     ----------
     Z : ndarray of shape (m, n), bool
     value : ndarray of shape (m,)
-    depth, rounds : int
-    rate : float
     """
 
-    def __init__(
-        self,
-        Z: np.ndarray,
-        value: np.ndarray,
-        *,
-        depth: int = 3,
-        rounds: int = 300,
-        rate: float = 0.1,
-    ) -> None:
+    def __init__(self, Z: np.ndarray, value: np.ndarray) -> None:
         self.n = Z.shape[1]
+        depth, rounds, rate = (3, 300, 0.1) if len(Z) < 1500 else (6, 1000, 0.2)
         self.covariance = np.zeros((self.n, self.n))
         self.feature = np.full((rounds, 2 ** (depth + 1) - 1), -1, dtype=np.int64)
         self.value = np.zeros(self.feature.shape)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from causalrm.attribution._replies import check_replies, chosen, common
 from causalrm.attribution.archive import Row
 from causalrm.attribution.template import OPTIONS, Component, Pieces, PromptTemplate, Resample
 from causalrm.core.errors import BackendError, DataError
@@ -339,9 +337,9 @@ class ChoiceValue(_PromptValue):
                 out.append(None)
                 continue
             order = self._orders[cells[i] % len(self._orders)]
-            reply = _common(row, prompts[i])
+            reply = common(row, prompts[i])
             if probabilities is None:
-                at = _chosen(row["text"], self.labels, [self.options[o] for o in order])
+                at = chosen(row["text"], self.labels, [self.options[o] for o in order])
                 known = row["status"] != "ok" or at is None
                 reply["outcome"] = (
                     self.options[order[at]]
@@ -457,14 +455,14 @@ class ScoreValue(_PromptValue):
         """Render, reply and score."""
         prompts = self.prompts(template, Z, variant, replicate)
         if self.client is None:
-            return [_common({}, p) | {"value": float(self.score(p))} for p in prompts]
+            return [common({}, p) | {"value": float(self.score(p))} for p in prompts]
         out: list[Row | None] = []
         frame = self._complete(prompts, replicate)
         for prompt, row in zip(prompts, frame.to_dict("records"), strict=True):
             if row["status"] == "error":
                 out.append(None)
                 continue
-            reply = _common(row, prompt) | {"outcome": row["status"]}
+            reply = common(row, prompt) | {"outcome": row["status"]}
             out.append(reply | {"value": float(self.score(row["text"] or ""))})
         return out
 
@@ -475,35 +473,3 @@ class ScoreValue(_PromptValue):
     def fingerprint(self) -> dict[str, Any]:
         """Name the client and its decoding; a score cannot be compared with another."""
         return {"value": "ScoreValue", **self._client()}
-
-
-def check_replies(replies: int) -> int:
-    """Return a number of replies, or raise a DataError."""
-    if isinstance(replies, bool) or not isinstance(replies, int) or replies < 1:
-        raise DataError(f"replies must be a positive int; got {replies!r}.")
-    return replies
-
-
-def _common(row: Mapping[str, Any], prompt: str) -> Row:
-    out: Row = {"prompt": hashlib.sha256(prompt.encode()).hexdigest()[:16]}
-    for name in ("text", "prompt_tokens", "completion_tokens", "latency"):
-        x = row.get(name)
-        if isinstance(x, str) or (isinstance(x, int | float | np.number) and math.isfinite(x)):
-            out[name] = x if isinstance(x, str) else float(x)
-    return out
-
-
-def _chosen(text: str | None, labels: Sequence[str], options: Sequence[str]) -> int | None:
-    """Which option a reply names: by its letter, else by its text; None where unclear."""
-    plain = (text or "").strip()
-    letters = "".join(labels)
-    patterns = (
-        rf"\W*([{letters}])\W*",
-        rf"\W*([{letters}])[).:](?:\s.*)?",
-        rf".*\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?: is)?\W*([{letters}])\b\W*.*",
-    )
-    for pattern in patterns:
-        if match := re.fullmatch(pattern, plain, re.S):
-            return labels.index(match[1])
-    named = [i for i, o in enumerate(options) if o.casefold() in plain.casefold()]
-    return named[0] if len(named) == 1 else None

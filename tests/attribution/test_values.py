@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import causalrm as crm
-from causalrm.attribution.values import _chosen
+from causalrm.attribution._replies import chosen
 from causalrm.llm import FunctionModel, Reply
 
 
@@ -237,7 +237,7 @@ def test_calls_without_an_answer_stop_the_fit_and_the_rest_is_kept():
     ],
 )  # fmt: skip
 def test_replies_are_read(reply, expected):
-    assert _chosen(reply, ["A", "B"], ["the quick one", "the slow one"]) == expected
+    assert chosen(reply, ["A", "B"], ["the quick one", "the slow one"]) == expected
 
 
 def test_one_component_has_the_whole_difference():
