@@ -290,6 +290,7 @@ def sample_nuts(
     rng: np.random.Generator,
     *,
     draws: int = 1000,
+    tune: int = 1000,
     chains: int = 4,
 ) -> HeckmanDraws:
     """Draw by PyMC's No-U-Turn sampler in the coordinates of the normal approximation."""
@@ -305,8 +306,8 @@ def sample_nuts(
     quiet.setLevel(logging.ERROR)
     try:
         found = pm.sample(
-            draws, tune=1000, chains=chains, cores=1, model=model, random_seed=seed_int(rng),
-            init="jitter+adapt_diag", target_accept=0.9, progressbar=False,
+            draws, tune=tune, chains=chains, cores=1, model=model, random_seed=seed_int(rng),
+            init="jitter+adapt_diag", target_accept=0.95, progressbar=False,
             initvals={"white": np.zeros(problem.n_u)}, compute_convergence_checks=False,
         )  # fmt: skip
     finally:

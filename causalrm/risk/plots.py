@@ -257,7 +257,9 @@ class RiskPlots:
         x, y = (result.draws[:, position_of(result.parameter, result.term, n)] for n in names)
         s = result.part("sigma")[:, 0]
         w = result.weights
-        keep = np.linspace(0, len(s) - 1, min(len(s), _PAIRS)).astype(int)
+        keep = np.arange(min(len(s), _PAIRS))  # of a grid, any beginning is spread over all
+        if w is None:
+            keep = np.linspace(0, len(s) - 1, len(keep)).astype(int)
         size = 7.0 if w is None else 7.0 * np.sqrt(w[keep] / w.mean())
         pairs = [(s, x, "sigma", "Intercept of risk"), (s, y, "sigma", "Intercept of testing"),
                  (x, y, "Intercept of risk", "Intercept of testing")]  # fmt: skip

@@ -56,10 +56,17 @@ class Draws:
         return len(self.sigma)
 
     def thin(self, most: int) -> Self:
-        """At most so many draws, spread over all of them."""
+        """At most so many draws: of chains spread over all of them, of a grid the first.
+
+        Those are points of a Sobol sequence, any beginning of which is spread over the posterior.
+        Every second or fourth is not: some combinations of the coordinates then keep one sign.
+        """
         if len(self) <= most:
             return self
-        pick = np.linspace(0, len(self) - 1, most).astype(int)
+        if self.weights is None:
+            pick = np.linspace(0, len(self) - 1, most).astype(int)
+        else:
+            pick = np.arange(most)
         weights = None if self.weights is None else self.weights[pick]
         return replace(
             self, risk=self.risk[pick], testing=self.testing[pick], sigma=self.sigma[pick],

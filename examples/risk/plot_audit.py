@@ -100,9 +100,9 @@ truly["difference"] = truly["found by risk"] - truly["found now"]
 rows.assign(truth=rows["term"].map(truly)).round(0)
 
 # %%
-# The rule would find more, about a sixth of what is found now, and the interval excludes 0. The
-# model's word for it rests on the survey and on ``alpha=1``; the clinic that is left behind is the
-# firmer finding.
+# The rule would find more, about a fifth of what is found now (a sixth in truth), and the interval
+# excludes 0. The model's word for it rests on the survey and on ``alpha=1``; the clinic that is
+# left behind is the firmer finding.
 #
 # Is the answer sure without the survey?
 # --------------------------------------

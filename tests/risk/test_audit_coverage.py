@@ -88,14 +88,29 @@ def one(seed: int, n: int) -> list[dict[str, object]]:
 
 
 def study(datasets: int, n: int = 1000) -> pd.DataFrame:
+    """Simulate data sets and summarise them."""
+    return summarised([row for seed in range(datasets) for row in one(seed, n)], datasets, n)
+
+
+def summarised(found: list[dict[str, object]], datasets: int, n: int) -> pd.DataFrame:
     """Coverage, mean error and mean width over data sets."""
-    rows = pd.DataFrame([row for seed in range(datasets) for row in one(seed, n)])
+    rows = pd.DataFrame(found)
     rows["error"] = rows["estimate"] - rows["truth"]
     grouped = rows.groupby("quantity", sort=False)
     out = grouped[["truth", "estimate", "error", "std_error", "covered", "z"]].mean()
     out["sd_of_estimates"] = grouped["error"].std()
     out["mcse_covered"] = grouped["covered"].std() / np.sqrt(datasets)
     return out.assign(n_datasets=datasets, n=n).reset_index()
+
+
+def test_stored_intervals_cover() -> None:
+    frame = pd.read_csv(STORE)
+    assert (frame["n_datasets"] == DATASETS).all() and len(frame) == 16
+    covers(frame)
+    # what an interval of the fitted level could hide: the mean over data sets is right
+    assert (frame["z"].abs() < 0.4).all()
+    rates = frame[frame["quantity"].str.startswith("test rate")]
+    assert (rates["error"].abs() < 0.006).all()
 
 
 @pytest.mark.slow

@@ -118,6 +118,14 @@ def calibration(name: str, datasets: int, draws: int = 1024) -> pd.DataFrame:
     return frame.assign(n_extreme=len(failures) - len(refused), n_refused=len(refused))
 
 
+def test_stored_calibration_is_uniform() -> None:
+    frame = pd.read_csv(STORE)
+    assert set(frame["setting"]) == set(SETTINGS)
+    assert (frame["n_datasets"] >= 200).all()
+    assert frame["n_refused"].max() <= 0.08 * DATASETS  # small data; a fit falls to NUTS there
+    uniform_enough(frame)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_small_calibration_is_uniform() -> None:
     uniform_enough(calibration("any sign", 30, 256))

@@ -342,7 +342,7 @@ def test_deciders_and_alpha_by_nuts() -> None:
     frame["tested"] = (rng.random(n) < 1 / (1 + np.exp(-risk - 1 - effect[who]))).astype(int)
     fit = crm.SelectiveLabelsModel(
         "x", constraints=known, alpha=None, priors={"alpha": 1.0}, method="nuts",
-        nuts={"chains": 2, "draws": 400, "tune": 400, "cores": 1},
+        nuts={"chains": 2, "draws": 250, "tune": 300, "cores": 1},
     ).fit(frame, **ROLES, decider="doctor")  # fmt: skip
     table = fit.to_frame().set_index(["parameter", "term"])
     found = table.loc["decider", "estimate"].drop("sd")
@@ -359,7 +359,7 @@ def test_deciders_and_alpha_by_nuts() -> None:
         fit.predict_testing(frame.assign(doctor=["Dr 9", *frame["doctor"][1:]]))
     again = crm.Estimator.from_result(crm.Result.from_json(fit.result_.to_json()))
     pd.testing.assert_frame_equal(again.predict_risk(frame), fit.predict_risk(frame))
-    assert again.posterior_["posterior"]["decider"].shape == (2, 400, 8)
+    assert again.posterior_["posterior"]["decider"].shape == (2, 250, 8)
 
 
 # ------------------------------------------------------------------------- what is kept

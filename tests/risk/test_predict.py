@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 import causalrm as crm
-from causalrm.risk.predict import Block, Draws, simulate
+from causalrm.risk.predict import Block, Draws, mean_of, new_rows, simulate
 from tests.risk.simulated import ROLES, selective
 
 QUANTITIES = ("risk", "testing", "found", "risk_tested", "risk_untested")
@@ -127,11 +128,23 @@ def test_replicates_follow_the_probabilities(fit: Any, frame: pd.DataFrame) -> N
         np.testing.assert_allclose(seen, getattr(block, name)(draws)[:, 0], atol=4 * 0.5 / 63)
 
 
+@pytest.mark.parametrize("most", [64, 100, 128])
+def test_thinned_draws_of_a_grid_have_the_same_posterior(
+    fit: Any, frame: pd.DataFrame, most: int
+) -> None:
+    assert fit.result_.method == "grid"
+    draws, (_, rows, _) = Draws.of(fit.result_), new_rows(fit.result_, frame)
+    every = mean_of(rows, draws, "testing").mean()
+    assert mean_of(rows, draws.thin(most), "testing").mean() == pytest.approx(every, abs=0.001)
+
+
 def test_thinning_keeps_the_spread() -> None:
     one = np.arange(1000.0)
-    draws = Draws(one[:, None], one[:, None], one, one, one[:, None], one, "uniform")
+    draws = Draws(one[:, None], one[:, None], one, one, one[:, None], None, "uniform")
     few = draws.thin(11)
     assert len(few) == 11 and few.sigma[0] == 0 and few.sigma[-1] == 999
-    np.testing.assert_array_equal(few.sigma, few.weights)
+    weighted = replace(draws, weights=one).thin(11)
+    np.testing.assert_array_equal(weighted.sigma, one[:11])
+    np.testing.assert_array_equal(weighted.sigma, weighted.weights)
     assert draws.thin(2000) is draws
     assert draws.normalised.sum() == pytest.approx(1.0)

@@ -118,7 +118,7 @@ def test_model_can_be_extended(fit: crm.SelectiveLabelsModel) -> None:
 
 
 def _agree(fit: crm.SelectiveLabelsModel, sampler: str) -> crm.SelectiveLabelsModel:
-    options = {"sampler": sampler, "chains": 2, "draws": 700, "tune": 500, "cores": 1}
+    options = {"sampler": sampler, "chains": 2, "draws": 500, "tune": 400, "cores": 1}
     again = crm.SelectiveLabelsModel(
         "x + z", constraints=fit.constraints, method="nuts", nuts=options
     ).fit(selective(400, 1), **ROLES)
