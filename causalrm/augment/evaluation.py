@@ -104,11 +104,12 @@ def length_matched_accuracy(
     models = gaps_of(gaps)
     a, b = (np.asarray(v, dtype=float) for v in (length_better, length_worse))
     n = len(next(iter(models.values())))
-    if a.shape != (n,) or b.shape != (n,) or not (a > 0).all() or not (b > 0).all():
-        raise DataError(f"Expected {n} lengths above 0 of each answer. Check the lengths.")
+    sound = [x.shape == (n,) and bool(((x > 0) & np.isfinite(x)).all()) for x in (a, b)]
+    if not all(sound):
+        raise DataError(f"Expected {n} finite lengths above 0 of each answer. Check the lengths.")
     if not caliper >= 0:
         raise DataError(f"Expected caliper to be at least 0, but saw {caliper!r}. Raise it.")
-    log_ratio = np.log(a / b)
+    log_ratio = np.log(a) - np.log(b)
     masks = {
         "all": np.ones(n, dtype=bool),
         "matched": np.abs(log_ratio) <= caliper,

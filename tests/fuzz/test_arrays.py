@@ -67,6 +67,14 @@ WEIGHTS: dict[str, Callable[[np.random.Generator, int], np.ndarray | None]] = {
     "wide": lambda g, n: 2.0 ** g.integers(-400, 400, n),
     "short": lambda g, n: np.ones(max(n - 1, 0)),
 }
+
+
+def _single(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        single = x.astype(np.float32)
+    return single if (single == x).all() else x
+
+
 FORMS: dict[str, Callable[[np.ndarray], Any]] = {
     "array": lambda x: x,
     "list": lambda x: x.tolist(),
@@ -74,7 +82,7 @@ FORMS: dict[str, Callable[[np.ndarray], Any]] = {
     "bool": lambda x: x.astype(bool) if np.isin(x, (0, 1)).all() else x,
     "int8": lambda x: x.astype(np.int8) if np.isin(x, (0, 1)).all() else x,
     "uint8": lambda x: x.astype(np.uint8) if np.isin(x, (0, 1)).all() else x,
-    "float32": lambda x: x.astype(np.float32) if (x.astype(np.float32) == x).all() else x,
+    "float32": lambda x: _single(x),
     "object": lambda x: x.astype(object),
     "series": lambda x: pd.Series(x, index=np.arange(len(x))[::-1] // 2),
     "nullable": lambda x: pd.Series(x).astype("Float64"),

@@ -132,10 +132,11 @@ def tampered(value: Any, path: tuple[Any, ...], text: str) -> Any:
     return out
 
 
-def attack(case: Case, stride: int) -> int:
+def attack(case: Case, most: int) -> int:
     fit, frame = case.fit(), case.make()[1].head(8)
     content = json.loads(fit.result_.to_json())
-    places = list(leaves(content))[::stride]
+    places = list(leaves(content))
+    places = places[:: max(len(places) // most, 1)]
     for i, place in enumerate(places):
         bad = tampered(content, place, EXPRESSIONS[i % 19])
         try:
@@ -153,14 +154,14 @@ def attack(case: Case, stride: int) -> int:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_tampered_result(case: Case) -> None:
-    assert attack(case, 9) > 10
+    assert attack(case, 20) >= 20
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_result_tampered_everywhere(case: Case) -> None:
-    assert attack(case, 1) > 90
+    assert attack(case, 100_000) > 90
 
 
 @pytest.mark.parametrize(
