@@ -5,7 +5,8 @@ compiled code and libraries are there; then the peak of the process is reset, an
 adds to the memory that the process holds with its data is its cost. Linux only.
 
     python benchmarks/memory.py                    # 1e6 rows, about ten minutes
-    python benchmarks/memory.py --rows 1e5 --only calibration_report
+    python benchmarks/memory.py --only BradleyTerry
+    python benchmarks/memory.py --rows 1e5         # nothing is stored
 
 Writes benchmarks/results/memory.txt.
 """
@@ -31,7 +32,7 @@ import pandas as pd
 
 import causalrm as crm
 
-HERE = Path(__file__).resolve().parent
+RESULTS = Path(__file__).resolve().parent / "results" / "memory.txt"
 FEATURES = [f"x{j}" for j in range(10)]
 WORDS = np.array("the of and to in is it was for on are as with his they at be this from".split())
 
@@ -250,9 +251,11 @@ def main() -> None:
     n = int(options.rows)
     if options.job:
         return job(options.job, n)
-    lines = [f"{'n = ' + format(n, ','):<40} {'seconds':>8} {'data, MB':>9} {'beyond, MB':>11}"]
-    print(lines[0])
+    title = f"{'n = ' + format(n, ','):<40} {'seconds':>8} {'data, MB':>9} {'beyond, MB':>11}"
+    stored = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    lines = {line[:40].strip(): line for line in stored[3:]} if title in stored else {}
     failed = []
+    print(title)
     for name in JOBS:
         if not name.startswith(options.only or ""):
             continue
@@ -262,17 +265,18 @@ def main() -> None:
             failed.append(f"{name}: {done.stderr[-2000:]}")
             continue
         found = json.loads(done.stdout.splitlines()[-1])
-        lines.append(
+        lines[name] = (
             f"{name:<40} {found['seconds']:>8.1f} {found['data']:>9,.0f} {found['mb']:>11,.0f}"
         )
-        print(lines[-1], flush=True)
+        print(lines[name], flush=True)
     if failed:
         raise RuntimeError("\n".join(failed))
-    if options.only is None:
+    if n == 1_000_000:
         packages = ("causalrm", "numpy", "pandas", "numba", "econml", "pymc")
         versions = ", ".join(f"{p} {version(p)}" for p in packages)
         head = f"{platform.machine()}, {os.cpu_count()} cores; {versions}"
-        (HERE / "results" / "memory.txt").write_text("\n".join([head, "", *lines, ""]))
+        ordered = [lines[name] for name in JOBS if name in lines]
+        RESULTS.write_text("\n".join([head, "", title, *ordered, ""]))
 
 
 if __name__ == "__main__":

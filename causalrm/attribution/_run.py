@@ -30,7 +30,8 @@ class Budget:
     ----------
     calls : int, optional
         Requests, those answered from an archive included. By default enough for all
-        coalitions of up to 8 players, or 50 coalitions per player.
+        coalitions of up to 8 players, or 50 coalitions per player; where no language model is
+        asked, ``method="exact"`` has all coalitions of up to 20.
     cost : float, optional
         Money, in the unit of `price`, by the token counts that come with replies.
     price : (float, float), optional

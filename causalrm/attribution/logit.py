@@ -148,6 +148,10 @@ def conditional_logit(
                 for j, level in enumerate(levels)
                 if j
             }
+    if not columns:
+        raise IdentificationError(
+            f"Expected attributes that vary, but {attributes} have one level each. Add others."
+        )
     X = pd.DataFrame(columns)
     within = X - X.groupby(codes).transform("mean")
     rank = np.linalg.matrix_rank(within / np.maximum(within.abs().max(), 1e-300))
@@ -155,10 +159,6 @@ def conditional_logit(
         raise IdentificationError(
             f"{flat[0]!r} is the same for all alternatives of every occasion, so that choices say "
             "nothing about it. Remove it, or let it interact with an alternative."
-        )
-    if not columns:
-        raise IdentificationError(
-            f"Expected attributes that vary, but {attributes} have one level each. Add others."
         )
     if rank < X.shape[1]:
         raise IdentificationError(

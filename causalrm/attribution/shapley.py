@@ -52,7 +52,8 @@ class PromptShapley(Estimator):
     Parameters
     ----------
     method : str, default "auto"
-        "exact" asks all coalitions; "permutation" walks through orders and their reverses;
+        "exact" asks all coalitions, up to 20 players; "permutation" walks through orders and their
+        reverses;
         "kernel", "leverage", "odd_gp", "link", "sparse" and "tree" read pairs of complementary
         coalitions. "auto" is exact where the budget allows, and otherwise takes the surrogate
         with the smallest error at pairs left out of its fit.
@@ -301,6 +302,8 @@ class PromptShapley(Estimator):
             total = 2**n if n <= 8 else 50 * n
             if game.noisy:
                 total = max(total, 50 * n)
+            if self.method == "exact" and n <= 20 and getattr(game.value, "client", None) is None:
+                total = max(total, 2**n)  # asked for, and calls of a plain function are free
         else:
             total = int(calls) // game.cost_of_one
         walks = self.method == "permutation" or self.kind != "shapley"
@@ -310,11 +313,14 @@ class PromptShapley(Estimator):
         if self.order > 1:
             least = max(least, least_coalitions(n, self.order))
         if total < min(least, 2**n):
+            allowed = "Without a number of calls a fit has" if calls is None else (
+                f"The budget of {calls} calls allows"
+            )
             raise DataError(
-                f"The budget of {calls} calls allows {total} coalitions, as each needs "
-                f"{game.cost_of_one} calls (wordings x option orders x replies); method "
-                f"{self.method!r} with {n} players needs {min(least, 2**n)} or more, "
-                f"{min(least, 2**n) * game.cost_of_one} calls."
+                f"{allowed} {total} coalitions, where each needs {game.cost_of_one} calls "
+                f"(wordings x option orders x replies); method {self.method!r} with {n} players "
+                f"needs {min(least, 2**n)} or more, {min(least, 2**n) * game.cost_of_one} calls. "
+                "Give budget=Budget(calls=...), or use another method."
             )
         return total
 

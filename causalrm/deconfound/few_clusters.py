@@ -97,6 +97,9 @@ def wild_bootstrap(
         own = influence[:, j]
         se = float(np.sqrt(own @ own))
         centre = float(estimates[j])
+        if se == 0:  # such as a policy less the log where the policy is that of the log
+            rows.append([term, centre, se, np.nan, np.nan, centre, centre])
+            continue
 
         def p_value(null: float, j: int = j, centre: float = centre, se: float = se) -> float:
             away = covariance[:, j] / covariance[j, j] * (centre - null)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import linalg
+from sklearn.preprocessing import StandardScaler
 
 from causalrm.core import inference
 from causalrm.core.design import encode_new, formula_text, prepare
@@ -327,6 +328,8 @@ def _model(
     fresh = {part: seeded(learner, generator) for part, learner in learners.items()}
     rows = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in np.unique(fold)]
     shared: dict[str, Any] = {"cv": rows, "random_state": seed_int(generator)}
+    if method != "forest":  # or modifiers in large units, or about a large mean, are lost
+        shared["featurizer"] = StandardScaler()
     if method == "dr":
         from econml.dr import LinearDRLearner
 
@@ -351,16 +354,27 @@ def _projection(
 ) -> tuple[np.ndarray, np.ndarray, Sums | None]:
     """Least squares of the residual outcome on residual treatment times the modifiers."""
     y, d = (np.ravel(r) for r in model.residuals_[:2])
-    z = one * d[:, None]
-    bread = least_squares(z.T @ z, np.eye(z.shape[1]), names)
-    b = bread @ (z.T @ y)
-    influence = bread @ (z * (y - z @ b)[:, None]).T
+    to_raw, x = _about_means(one[:, 1:])
+    u = np.column_stack([one[:, 0], x]) * d[:, None]
+    inverse = least_squares(u.T @ u, np.eye(u.shape[1]), names)
+    b = inverse @ (u.T @ y)
+    influence = to_raw @ inverse @ (u * (y - u @ b)[:, None]).T
     n, k = one.shape
     if codes is None or n_clusters is None:
-        return b, influence @ influence.T * n / (n - k), None
-    slopes = ((z @ bread).T[:, None] * z.T).reshape(k * k, n)
+        return to_raw @ b, influence @ influence.T * n / (n - k), None
+    slopes = ((u @ (to_raw @ inverse).T).T[:, None] * (one * d[:, None]).T).reshape(k * k, n)
     by = by_cluster(codes, np.concatenate([influence, slopes]), n_clusters)
-    return b, clustered(by[:, :k]), cluster_sums(by, bread)
+    bread = to_raw @ inverse @ to_raw.T
+    return to_raw @ b, clustered(by[:, :k]), cluster_sums(by, bread)
+
+
+def _about_means(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns about their means in units of their spread, and what takes coefficients back."""
+    mean, sd = x.mean(axis=0), x.std(axis=0)
+    sd = np.where(sd > 0, sd, 1.0)
+    to_raw = np.diag(np.concatenate([[1.0], 1 / sd]))
+    to_raw[0, 1:] = -mean / sd
+    return to_raw, (x - mean) / sd
 
 
 def _of_learner(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -377,9 +391,7 @@ def _of_learner(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     products = u[:, i] * u[:, j] * np.where(i == j, 1.0, 2.0)
     scaled = np.zeros((k + 1, k + 1))
     scaled[i, j] = scaled[j, i] = np.linalg.lstsq(products, error**2, rcond=None)[0]
-    to_raw = np.zeros((k + 1, k + 1))
-    to_raw[0] = np.concatenate([[1.0], -mean / sd])
-    to_raw[1:, 1:] = np.diag(1 / sd)
+    to_raw, _ = _about_means(x)
     b = to_raw @ np.linalg.lstsq(u, value, rcond=None)[0]
     return b, to_raw @ scaled @ to_raw.T
 

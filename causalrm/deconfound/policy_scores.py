@@ -148,7 +148,9 @@ def _rewards(
     """Regression of the reward for all actions (n, actions), and its influence on the value."""
     n, size = task.pi.shape
     q, shift = np.zeros((n, size)), np.zeros(n)
-    x = np.column_stack([np.ones(n), task.x])
+    unit = task.x.std(axis=0)  # or large columns take the others' influence away
+    x = (task.x - task.x.mean(axis=0)) / np.where(unit > 0, unit, 1.0)
+    x = np.column_stack([np.ones(n), x])
     for j in range(size):
         of_j, mass = task.a == j, task.pi[:, j]
         if not mass.any():

@@ -16,7 +16,7 @@ from causalrm.core import plotting
 from causalrm.core.errors import DataError
 from causalrm.core.format import percent
 from causalrm.core.result import position_of
-from causalrm.risk.result import summarise, weighted_quantile
+from causalrm.risk.result import summarise, thinned, weighted_quantile
 
 if TYPE_CHECKING:
     from causalrm.risk.audit import RiskAudit
@@ -257,9 +257,7 @@ class RiskPlots:
         x, y = (result.draws[:, position_of(result.parameter, result.term, n)] for n in names)
         s = result.part("sigma")[:, 0]
         w = result.weights
-        keep = np.arange(min(len(s), _PAIRS))  # of a grid, any beginning is spread over all
-        if w is None:
-            keep = np.linspace(0, len(s) - 1, len(keep)).astype(int)
+        keep = thinned(len(s), _PAIRS, w)
         size = 7.0 if w is None else 7.0 * np.sqrt(w[keep] / w.mean())
         pairs = [(s, x, "sigma", "Intercept of risk"), (s, y, "sigma", "Intercept of testing"),
                  (x, y, "Intercept of risk", "Intercept of testing")]  # fmt: skip

@@ -12,7 +12,7 @@ import pandas as pd
 from causalrm.core.errors import DataError
 from causalrm.core.result import check_level
 from causalrm.risk import _kernels as ker
-from causalrm.risk.result import RiskResult, frame_of
+from causalrm.risk.result import RiskResult, frame_of, thinned
 from causalrm.risk.rows import level_codes, read_new
 
 _ROWS = 1024  # rows at a time, which with 1,000 draws are 8 MB per quantity
@@ -56,17 +56,10 @@ class Draws:
         return len(self.sigma)
 
     def thin(self, most: int) -> Self:
-        """At most so many draws: of chains spread over all of them, of a grid the first.
-
-        Those are points of a Sobol sequence, any beginning of which is spread over the posterior.
-        Every second or fourth is not: some combinations of the coordinates then keep one sign.
-        """
+        """At most so many draws; see `thinned`."""
         if len(self) <= most:
             return self
-        if self.weights is None:
-            pick = np.linspace(0, len(self) - 1, most).astype(int)
-        else:
-            pick = np.arange(most)
+        pick = thinned(len(self), most, self.weights)
         weights = None if self.weights is None else self.weights[pick]
         return replace(
             self, risk=self.risk[pick], testing=self.testing[pick], sigma=self.sigma[pick],

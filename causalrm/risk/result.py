@@ -62,6 +62,17 @@ def weighted_quantile(x: np.ndarray, weights: np.ndarray | None, probs: Sequence
     return np.array(out)
 
 
+def thinned(n: int, most: int, weights: np.ndarray | None) -> np.ndarray:
+    """Numbers of at most so many of n draws: of chains spread over all, of a grid the first.
+
+    Those are points of a Sobol sequence, any beginning of which is spread over the posterior.
+    Every second or fourth is not: some combinations of the coordinates then keep one sign.
+    """
+    if weights is not None:
+        return np.arange(min(n, most))
+    return np.linspace(0, n - 1, min(n, most)).astype(int)
+
+
 def summarise(x: np.ndarray, weights: np.ndarray | None, level: float) -> tuple[np.ndarray, ...]:
     """Mean, sd and ends of the equal-tailed interval of draws along the last axis."""
     check_level(level)

@@ -13,7 +13,7 @@ from causalrm.core.optimize import Optimum, maximize
 from causalrm.risk.rows import Roles, Sample
 
 _FREE = 1e-3  # log-likelihood of perfectly separated rows
-_ENDLESS = 50.0  # standard error of a coefficient, per sd of its column, that has no estimate
+_ENDLESS = 50.0  # standard error, per sd of a column given the others, of what has no estimate
 _WIDE = 0.2  # share of the prior's sd up to which a posterior is the data's work
 
 
@@ -33,7 +33,8 @@ def look_for_separation(
     """Refuse perfect separation, and find the coefficients that separation leaves without bound.
 
     The ordinary logistic regressions of the outcome among the tested, and of testing, are asked:
-    where a maximum likelihood estimate does not exist, its standard error is endless.
+    where a maximum likelihood estimate does not exist, its standard error is endless, and not
+    because its column is nearly a combination of others.
 
     Parameters
     ----------
@@ -54,11 +55,11 @@ def look_for_separation(
     """
     t, found = sample.tested, []
     own = [term for term, keep in zip(sample.testing.terms, free, strict=True) if keep]
-    for y, design, what, name, terms in (
-        (sample.y[t], x[t], "risk", roles.outcome, list(sample.risk.terms)),
-        (t.astype(float), w, "testing", roles.tested, own),
+    for y, design, among, what, name, terms in (
+        (sample.y[t], x, t, "risk", roles.outcome, list(sample.risk.terms)),
+        (t.astype(float), w, slice(None), "testing", roles.tested, own),
     ):
-        best = logistic(design, y, np.ones(len(y)))
+        best = logistic(design[among], y, np.ones(len(y)))
         if best.value > -_FREE:
             raise IdentificationError(
                 f"Expected columns of {what} that do not separate column {name!r} perfectly, but "
@@ -68,8 +69,11 @@ def look_for_separation(
             )
         size, axes = np.linalg.eigh(-best.hessian)
         variance = axes**2 @ (1.0 / np.maximum(size, 1e-12))
+        shared = np.diag(np.linalg.inv(design.T @ design / len(design)))  # variance inflation
         found += [
-            (what, term) for term, v in zip(terms[1:], variance[1:], strict=True) if v > _ENDLESS**2
+            (what, term)
+            for term, v, factor in zip(terms[1:], variance[1:], shared[1:], strict=True)
+            if v > _ENDLESS**2 * factor
         ]
     return tuple(found)
 

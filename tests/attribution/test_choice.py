@@ -152,6 +152,8 @@ def test_bad_input(travel):
         conditional_logit(travel, attributes=["gc", "hinc"], **roles)
     with pytest.raises(crm.IdentificationError, match="rank 1"):
         conditional_logit(travel.assign(g=2 * travel["gc"]), attributes=["gc", "g"], **roles)
+    with pytest.raises(crm.IdentificationError, match="one level each"):
+        conditional_logit(travel.assign(g="one"), attributes=["g"], **roles)
     with pytest.raises(crm.DataError, match="are missing"):
         conditional_logit(travel.replace({"gc": {70: np.nan}}), attributes=["gc"], **roles)
     with pytest.raises(crm.DataError, match="exactly one 'choice'"):

@@ -16,6 +16,7 @@ import causalrm as crm
 from causalrm.attribution import SetFunction, _kernels
 from causalrm.attribution._interactions import _weights
 from causalrm.attribution.design import all_coalitions
+from causalrm.llm import FunctionModel
 from tests.attribution.games import airport, glove, security_council, sigmoid, unanimity
 
 
@@ -245,6 +246,27 @@ def test_bad_budgets_are_refused(budget):
 def test_too_small_a_budget_says_what_is_needed():
     with pytest.raises(crm.DataError, match="8 or more, 8 calls"):
         crm.PromptShapley(budget=crm.Budget(calls=5)).fit(names(10), lambda Z: Z.sum(1) * 1.0)
+
+
+def test_exact_is_exact_without_a_budget_where_calls_are_free():
+    def value(Z):
+        return Z[:, 0] * Z[:, 1] + Z @ np.arange(12.0)
+
+    result = crm.PromptShapley("exact").fit(names(12), value).result_
+    assert result.method == "exact" and result.n_coalitions == 2**12
+    np.testing.assert_allclose(result.phi, np.arange(12.0) + [0.5, 0.5, *[0.0] * 10], atol=1e-12)
+    assert crm.PromptShapley().fit(names(12), value).result_.n_coalitions < 2**12
+    parts = [crm.Component(name, f"{name} ") for name in names(10)]
+    template = crm.PromptTemplate("Say: " + "".join(f"{{{name}}}" for name in names(10)), parts)
+    free = crm.PromptShapley("exact").fit(template, crm.ScoreValue(len)).result_
+    assert free.method == "exact" and free.n_coalitions == 2**10
+    paid = crm.ScoreValue(len, FunctionModel(lambda prompt: "yes"), temperature=0)
+    for players, game in ((template, paid), (names(21), value)):
+        with pytest.raises(crm.DataError, match="Without a number of calls a fit has") as caught:
+            crm.PromptShapley("exact").fit(players, game)
+        assert "None" not in str(caught.value)
+    with pytest.raises(crm.DataError, match="The budget of 100 calls allows 100 coalitions"):
+        crm.PromptShapley("exact", crm.Budget(calls=100)).fit(names(12), value)
 
 
 @pytest.mark.parametrize("bad", ["nan", "raise"])

@@ -233,6 +233,14 @@ def test_every_function_with_clusters_has_a_bootstrap() -> None:
             warned()
 
 
+def test_what_does_not_vary_has_no_test() -> None:
+    """Such as a policy less the log, where the policy is that of the log."""
+    sums = (np.zeros((8, 1)), np.full((8, 1, 1), 1 / 8), np.zeros((1, 1)))
+    row = wild_bootstrap(("difference",), np.array([0.5]), sums, draws=99).iloc[0]
+    assert row["std_error"] == 0 and row["conf_low"] == row["conf_high"] == 0.5
+    assert np.isnan(row["p_value"])
+
+
 def test_the_best_of_n_counts_what_clusters_teach_the_nuisances() -> None:
     """Through gamma a cluster's influence is that of the jackknife, as in the fit itself."""
     df, _ = make_logged_rewards(300, authors=10, rng=3)

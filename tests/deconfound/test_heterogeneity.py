@@ -69,6 +69,20 @@ def test_finds_the_effect(df: pd.DataFrame, method: str) -> None:
     assert new.index.equals(df.index[:50])
 
 
+@pytest.mark.parametrize("method", ["linear", "dr"])
+@pytest.mark.parametrize(("origin", "unit"), [(0, 1e9), (1.7e9, 1e5)])
+def test_units_and_origin_of_a_modifier_do_not_matter(
+    df: pd.DataFrame, method: str, origin: float, unit: float
+) -> None:
+    scale = np.array([1.0, 1.0, 1.0, unit])  # average effect, intercept, and two slopes
+    plain = heterogeneity(df, **ROLES, method=method)
+    moved = heterogeneity(df.assign(b=origin + unit * df["b"]), **ROLES, method=method)
+    for column in ("estimate", "std_error"):
+        one, other = (found.to_frame()[column].to_numpy() for found in (plain, moved))
+        np.testing.assert_allclose((other * scale)[[0, 2, 3]], one[[0, 2, 3]], rtol=1e-5)
+    assert moved.test().statistic == pytest.approx(plain.test().statistic, rel=1e-6)
+
+
 def test_seeds_reach_the_nuisances(df: pd.DataFrame) -> None:
     nuisance = {"outcome": RandomForestRegressor(5, max_depth=3),
                 "treatment": RandomForestClassifier(5, max_depth=3)}  # fmt: skip

@@ -71,6 +71,16 @@ def test_direct_is_least_squares_within_actions(log: pd.DataFrame) -> None:
     assert other.effect().std_error > 0
 
 
+@pytest.mark.parametrize("method", ["direct", "dr", "ips"])
+@pytest.mark.parametrize(("origin", "unit"), [(0, 1e9), (1.7e9, 1e5)])
+def test_units_and_origin_of_a_covariate_do_not_matter(
+    log: pd.DataFrame, method: str, origin: float, unit: float
+) -> None:
+    plain = value(log, method=method).to_frame()
+    moved = value(log.assign(x1=origin + unit * log["x1"]), method=method).to_frame()
+    pd.testing.assert_frame_equal(moved, plain, rtol=1e-7)
+
+
 def test_doubly_robust_with_either_nuisance_wrong() -> None:
     rng = np.random.default_rng(2)
     n = 20_000

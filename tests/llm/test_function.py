@@ -74,7 +74,7 @@ def test_choice_probabilities_have_bounds_and_masses():
         (
             Reply(text="Yes", logprobs=[{"token": "Yes", "logprob": 0, "top": [["Yes", 0.4]]}]),
             "error",
-            "not raw",
+            "sum to 1 at most",
         ),
     ],
 )

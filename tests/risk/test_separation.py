@@ -61,6 +61,15 @@ def test_data_that_bound_every_coefficient_say_nothing() -> None:
         assert fit_of(frame.assign(g=few))._setup.unbounded == ()
 
 
+def test_columns_that_are_almost_the_same_are_not_called_separated() -> None:
+    frame = selective(400, 2)
+    frame["again"] = frame["x"] + 1e-3 * np.random.default_rng(0).normal(size=len(frame))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", crm.IdentificationWarning)
+        model = crm.SelectiveLabelsModel("x + again", draws=64, priors=NARROW)
+        assert model.fit(frame, **ROLES)._setup.unbounded == ()
+
+
 def test_a_posterior_narrower_than_its_prior_is_not_named() -> None:
     labels = [("risk", "Intercept"), ("risk", "x"), ("testing", "Intercept")]
     log: list[str] = []
