@@ -16,7 +16,7 @@ from causalrm.core.random import RNG, resolve, spawn
 from causalrm.core.result import COLUMNS, Assumption, Estimate, Result, call_of
 from causalrm.deconfound.effects import EffectResult, average_effect
 from causalrm.deconfound.few_clusters import Sums, wild_bootstrap
-from causalrm.deconfound.learners import LINEAR, fitted, variances
+from causalrm.deconfound.learners import LINEAR, fitted, units, variances
 
 _PROGNOSIS = ("(log: mean)", "(log: effect)")
 
@@ -252,8 +252,8 @@ def fuse(
 
 def _of_log(x: np.ndarray, y: np.ndarray, d: np.ndarray, z: np.ndarray) -> tuple[float, float]:
     """The log's effect at the experiment's covariates, by least squares in each arm."""
-    middle, unit = x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
-    x, z = (x - middle) / unit, (z - middle) / unit  # or large columns take small ones away
+    middle, unit = units(x)
+    x, z = (x - middle) / unit, (z - middle) / unit
     one = np.column_stack([np.ones(len(z)), z])
     mean = one.mean(axis=0)
     effect, change, variance = 0.0, np.zeros(len(mean)), 0.0

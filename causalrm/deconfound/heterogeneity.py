@@ -29,6 +29,7 @@ from causalrm.deconfound.learners import (
     LOGISTIC,
     check_clusters,
     learners_of,
+    units,
 )
 from causalrm.deconfound.stages import near_singular, seeded
 
@@ -370,8 +371,7 @@ def _projection(
 
 def _about_means(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns about their means in units of their spread, and what takes coefficients back."""
-    mean, sd = x.mean(axis=0), x.std(axis=0)
-    sd = np.where(sd > 0, sd, 1.0)
+    mean, sd = units(x)
     to_raw = np.diag(np.concatenate([[1.0], 1 / sd]))
     to_raw[0, 1:] = -mean / sd
     return to_raw, (x - mean) / sd
@@ -383,7 +383,7 @@ def _of_learner(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     unit = np.eye(k)
     pairs = [unit[i] + unit[j] for i in range(k) for j in range(i)]
     t = np.stack([np.zeros(k), *unit, *-unit, *pairs])
-    mean, sd = x.mean(axis=0), x.std(axis=0)
+    mean, sd = units(x)
     found = model.effect_inference(mean + sd * t)
     value, error = np.ravel(found.point_estimate), np.ravel(found.stderr)
     u = np.column_stack([np.ones(len(t)), t])

@@ -89,6 +89,15 @@ def variances(
     return out
 
 
+def units(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and spreads of columns (n, k); solve in these, or large columns take small ones away.
+
+    The spread of a constant column is 1.
+    """
+    spread = x.std(axis=0)
+    return x.mean(axis=0), np.where(spread > 0, spread, 1.0)
+
+
 def ess(w: np.ndarray) -> float:
     """Effective sample size of weights."""
     return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from causalrm.core.errors import IdentificationError
-from causalrm.deconfound.learners import ess, fitted, variances
+from causalrm.deconfound.learners import ess, fitted, units, variances
 from causalrm.deconfound.stages import fit_learner, seeded
 
 _NO_CHANCE = 1e-100  # propensities below it leave no weight that could be computed with
@@ -148,9 +148,8 @@ def _rewards(
     """Regression of the reward for all actions (n, actions), and its influence on the value."""
     n, size = task.pi.shape
     q, shift = np.zeros((n, size)), np.zeros(n)
-    unit = task.x.std(axis=0)  # or large columns take the others' influence away
-    x = (task.x - task.x.mean(axis=0)) / np.where(unit > 0, unit, 1.0)
-    x = np.column_stack([np.ones(n), x])
+    middle, unit = units(task.x)
+    x = np.column_stack([np.ones(n), (task.x - middle) / unit])
     for j in range(size):
         of_j, mass = task.a == j, task.pi[:, j]
         if not mass.any():
