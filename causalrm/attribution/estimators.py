@@ -136,7 +136,8 @@ def estimate(
         q = Link(Z, mean, count, True, pairs=none).probability(Z)
         # A variance that follows the reply which it weighs would trust the expected replies more
         # than the others: the first reply has no part in this one
-        p = ((count - 1.0) * mean + 3.0 * q + 0.5) / (count + 3.0)
+        overall = (float(count @ mean) + 0.5) / (float(count.sum()) + 1.0)
+        p = ((count - 1.0) * mean + 3.0 * q + overall) / (count + 3.0)
         weigh = p * (1.0 - p) / count
         smooth = (count * mean + 2.0 * q) / (count + 2.0)
         # of a mean that is itself drawn, p (1 - p) is too small by this factor on average

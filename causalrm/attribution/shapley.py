@@ -313,9 +313,9 @@ class PromptShapley(Estimator):
         if self.order > 1:
             least = max(least, least_coalitions(n, self.order))
         if total < min(least, 2**n):
-            allowed = "Without a number of calls a fit has" if calls is None else (
-                f"The budget of {calls} calls allows"
-            )
+            allowed = f"The budget of {calls} calls allows"
+            if calls is None:
+                allowed = "Without a number of calls a fit has"
             raise DataError(
                 f"{allowed} {total} coalitions, where each needs {game.cost_of_one} calls "
                 f"(wordings x option orders x replies); method {self.method!r} with {n} players "

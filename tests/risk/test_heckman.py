@@ -21,7 +21,7 @@ from causalrm.risk import _kernels_heckman as ker
 from causalrm.risk.heckman import HeckmanModel
 from causalrm.risk.heckman_evidence import _shape
 from causalrm.risk.heckman_problem import HeckmanLikelihood, HeckmanProblem
-from causalrm.risk.heckman_sampling import sample_grid, sample_nuts
+from causalrm.risk.heckman_sampling import pymc_model, sample_grid, sample_nuts, whitening
 
 MROZ = {"outcome": "age + wc", "selection": "age + wc + k5 + inc"}
 ROLES = {"selected": "lfp", "outcome": "lwg"}
@@ -299,6 +299,26 @@ def test_auto_falls_to_nuts_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit.result_.warnings[0] == str(caught[0].message)
     names = {v.name for v in fit.model_.deterministics}
     assert names == {"outcome", "selection", "sigma", "rho"}
+
+
+@pytest.mark.parametrize("sign", [None, "positive", "negative"])
+def test_the_coordinates_of_nuts_leave_the_density_as_it_is(sign: str | None) -> None:
+    df = simulate(100, 0.5, np.random.default_rng(4))
+    options: dict[str, Any] = {} if sign is None else {"sign": sign}
+    fit = HeckmanModel("a + b", "a + b + d", draws=256, **options)
+    problem = fit.fit(df, selected="t", outcome="y")._problem
+    coordinates = whitening(problem, fit._start)
+    density = pymc_model(problem, fit._terms(problem), coordinates).compile_logp(
+        mode="FAST_COMPILE"
+    )
+    white = np.random.default_rng(0).normal(size=(6, problem.n_u))
+    u, a = coordinates.place(white.T, lambda x: np.logaddexp(0.0, x), np.concatenate)
+    assert sign is None or (np.sign(u[-1]) == problem.sign).all()
+    expected = problem.values(u.T)
+    if sign is not None:
+        expected = expected - np.log1p(np.exp(-a))
+    gap = np.array([float(density({"white": w})) for w in white]) - expected
+    assert np.ptp(gap) < 1e-7  # but for the volume of the linear part
 
 
 def test_truth_is_covered() -> None:

@@ -97,6 +97,15 @@ def test_without_an_unobservable_it_is_two_logistic_regressions(law: str, s: flo
 
 
 @pytest.mark.parametrize("law", ["uniform", "normal"])
+@pytest.mark.parametrize("s", [1e-6, 0.02, 0.5, 3.0, 60.0])
+def test_weighted_sums_of_the_risk_are_those_of_its_rows(law: str, s: float) -> None:
+    rng = np.random.default_rng(0)
+    a, weights = rng.normal(size=60) * np.repeat([1, 30, 200], 20), rng.random((60, 2))
+    rows = ker.risk(a, s, law)[:2]
+    np.testing.assert_allclose(ker.levels(a, weights, s, law), rows @ weights, rtol=1e-12)
+
+
+@pytest.mark.parametrize("law", ["uniform", "normal"])
 def test_extreme_rows_neither_underflow_nor_warn(law: str) -> None:
     grid = np.array([-900.0, -400.0, -50.0, 0.0, 50.0, 400.0, 900.0])
     a, d = (v.ravel() for v in np.meshgrid(grid, grid))
