@@ -36,6 +36,7 @@ from causalrm.deconfound.learners import (
 from causalrm.deconfound.linear_effect import combine
 from causalrm.deconfound.scores import Names, Task, one_split
 from causalrm.deconfound.sensitivity import SensitivityResult, benchmark, sensitivity
+from causalrm.deconfound.stages import near_singular
 
 METHODS = ("difference", "regression", "ipw", "plr", "aipw")
 
@@ -281,9 +282,11 @@ def average_effect(
         design.slope_terms, w / w.mean(), bool(weights), estimand == "att", learners, clip, trim,
         _interactions(interact, design), None if cluster is None else columns[cluster], n_clusters,
     )  # fmt: skip
-    results = [
-        one_split(method, task, rows, design, names, folds, g, nuisance is None) for g in generators
-    ]
+    with near_singular(log):
+        results = [
+            one_split(method, task, rows, design, names, folds, g, nuisance is None)
+            for g in generators
+        ]
     kinds = [found.covariances(task) for found in results]
     kind = covariance if covariance != "auto" else "cluster" if cluster else "robust"
     if kind not in kinds[0][0]:

@@ -17,6 +17,7 @@ from causalrm.core.result import COLUMNS, Assumption, Estimate, Result, call_of
 from causalrm.deconfound.effects import EffectResult, average_effect
 from causalrm.deconfound.few_clusters import Sums, wild_bootstrap
 from causalrm.deconfound.learners import LINEAR, fitted, units, variances
+from causalrm.deconfound.stages import near_singular
 
 _PROGNOSIS = ("(log: mean)", "(log: effect)")
 
@@ -180,7 +181,9 @@ def fuse(
     learner = LINEAR if nuisance is None else nuisance
     arms = [a for a in (0, 1) if (d == a).any()]
     children = spawn(rng, 2)
-    predicted = [fitted(learner, x, y, d == a, children[a], None)(z) for a in arms]
+    messages: list[str] = []
+    with near_singular(messages):
+        predicted = [fitted(learner, x, y, d == a, children[a], None)(z) for a in arms]
     table = {name: np.asarray(new[name]) for name in (outcome, treatment)}
     mean = np.mean(predicted, axis=0)
     used = [_PROGNOSIS[0]]
@@ -240,7 +243,7 @@ def fuse(
             "arms_in_log": arms,
             "r2_of_log": _r2(frame, used, treatment, outcome),
         },
-        warnings=tuple(dict.fromkeys([*alone.warnings, *fused.warnings])),
+        warnings=tuple(dict.fromkeys([*messages, *alone.warnings, *fused.warnings])),
         term=tuple(terms),
         estimates=np.array(values),
         std_error=np.array(errors),

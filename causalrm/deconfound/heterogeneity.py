@@ -272,7 +272,7 @@ def heterogeneity(
     fold = Folds(folds, seed_int(generator), "unit").codes({"unit": unit}, 0)
     model = _model(method, learners, fold, binary, n_estimators, generator)
     try:
-        with near_singular(), warnings.catch_warnings():
+        with near_singular(log), warnings.catch_warnings():
             warnings.filterwarnings("error", "Co-variance matrix is underdetermined")
             model.fit(y, d, X=x, W=w if w.shape[1] else None, cache_values=True)
     except (UserWarning, AttributeError) as error:  # econml's, for folds and for its last stage

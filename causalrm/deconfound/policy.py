@@ -32,6 +32,7 @@ from causalrm.deconfound.learners import (
 )
 from causalrm.deconfound.linear_effect import combine
 from causalrm.deconfound.policy_scores import Task, evaluate
+from causalrm.deconfound.stages import near_singular
 
 METHODS = ("dr", "ips", "snips", "direct", "switch")
 TERMS = ("policy", "logged", "difference")
@@ -226,9 +227,10 @@ def policy_value(
     )  # fmt: skip
     unit = np.arange(n) if codes is None else codes
     found = []
-    for g in spawn(rng, repeats):
-        fold = Folds(folds, seed_int(g), "unit").codes({"unit": unit}, 0)
-        found.append(evaluate(task, fold, g))
+    with near_singular(log):
+        for g in spawn(rng, repeats):
+            fold = Folds(folds, seed_int(g), "unit").codes({"unit": unit}, 0)
+            found.append(evaluate(task, fold, g))
     logged = float(r.mean())
     thetas = [[f.value, logged, f.value - logged] for f in found]
     own = (r - logged) / n

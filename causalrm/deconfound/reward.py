@@ -25,6 +25,7 @@ from causalrm.deconfound.fixed_effects import effects_of, fit_absorbed
 from causalrm.deconfound.pairs import labels_of, pair_frame, write_jsonl
 from causalrm.deconfound.result import DeconfoundedResult
 from causalrm.deconfound.sensitivity import SensitivityResult, sensitivity
+from causalrm.deconfound.stages import near_singular
 from causalrm.deconfound.strengths import chosen, examined
 from causalrm.deconfound.task import Fitted, Task
 from causalrm.text import texts
@@ -219,7 +220,8 @@ class DeconfoundedReward(Estimator):
         if self.method == "fixed_effects":
             fitted = fit_absorbed(data, task, formulas.get("confounders"), log)
         else:
-            fitted = fit_method(task, spawn(self.rng, self.repeats), log)
+            with near_singular(log):
+                fitted = fit_method(task, spawn(self.rng, self.repeats), log)
         roles = {
             "outcome": outcome, "text": task.text, "confounders": confounders,
             "instruments": instruments, "absorb": absorb, "cluster": cluster, "weights": weights,

@@ -9,8 +9,7 @@ outcome on C with the text as instrument.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,27 +58,36 @@ def fit_learner(learner: Any, x: np.ndarray, y: np.ndarray, w: np.ndarray | None
     """Fit, with weights where there are some; a pipeline passes them to its last step."""
     steps = getattr(learner, "steps", None)
     name = f"{steps[-1][0]}__sample_weight" if steps else "sample_weight"
-    with near_singular():
-        return learner.fit(x, y, **({} if w is None else {name: w}))
+    return learner.fit(x, y, **({} if w is None else {name: w}))
 
 
-@contextmanager
-def near_singular() -> Iterator[None]:
-    """Say in the package's own words that a learner met a system that is nearly singular."""
-    with warnings.catch_warnings(record=True) as seen:
+class near_singular:
+    """Say once, in the package's own words, that learners met systems that are nearly singular.
+
+    A class, because a warning out of a generator would be issued in contextlib's file.
+    """
+
+    def __init__(self, log: list[str]) -> None:
+        self._log, self._caught = log, warnings.catch_warnings(record=True)
+
+    def __enter__(self) -> None:
+        self._seen = self._caught.__enter__()
         warnings.simplefilter("always", linalg.LinAlgWarning)
-        yield
-    about = [w for w in seen if issubclass(w.category, linalg.LinAlgWarning)]
-    for other in seen:
-        if other not in about:
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-    if about:
-        warn(
-            "A nuisance model is barely identified: covariates nearly determine one another or "
-            "the treatment, or a rare level is absent from a fold. Its predictions were taken as "
-            "they are; combine rare levels, rescale outliers, or give a penalised nuisance.",
-            IdentificationWarning,
-        )
+
+    def __exit__(self, *error: Any) -> None:
+        self._caught.__exit__(*error)
+        about = [w for w in self._seen or () if issubclass(w.category, linalg.LinAlgWarning)]
+        for other in self._seen or ():
+            if other not in about:
+                warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+        if about:
+            warn(
+                "A nuisance model is barely identified: covariates nearly determine one another or "
+                "the treatment, or a rare level is absent from a fold. Its predictions were taken "
+                "as they are; combine rare levels, rescale outliers, or give a penalised nuisance.",
+                IdentificationWarning,
+                self._log,
+            )
 
 
 def grams(x: np.ndarray, targets: np.ndarray, fold: np.ndarray, w: np.ndarray | None) -> np.ndarray:

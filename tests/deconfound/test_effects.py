@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
 from causalrm.core.errors import DataError, IdentificationError, IdentificationWarning
 from causalrm.core.result import Result
@@ -261,3 +261,18 @@ def test_refusals(df: pd.DataFrame, options: dict, error: type, message: str) ->
 def test_ipw_has_no_sensitivity(df: pd.DataFrame) -> None:
     with pytest.raises(DataError, match="outcome model"):
         average_effect(df, **ROLES, covariates=XS, method="ipw").sensitivity()
+
+
+def test_a_nuisance_that_is_barely_identified_warns_once_and_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    data = pd.DataFrame({"x": x, "copy": x + 1e-9 * rng.normal(size=300)})
+    data["d"] = (rng.random(300) < 0.5).astype(int)
+    data["y"] = data["d"] + x + rng.normal(size=300)
+    learners = {"outcome": Ridge(1e-14), "treatment": LogisticRegression()}
+    with pytest.warns(IdentificationWarning, match="barely identified") as seen:
+        found = average_effect(
+            data, outcome="y", treatment="d", covariates=["x", "copy"], nuisance=learners, rng=0
+        )
+    assert [Path(w.filename).name for w in seen] == ["test_effects.py"]
+    assert found.warnings == (str(seen[0].message),)
